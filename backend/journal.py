@@ -1,0 +1,263 @@
+"""The journal: what happened. One SQLite file, the store and the wire between the page and the worker.
+
+A page inserts a job and reads events after the last id it has seen; the worker claims the job and appends events.
+Nothing else passes between them, so either side can be restarted or killed without losing a finished result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, created REAL NOT NULL, kind TEXT NOT NULL, owner TEXT NOT NULL,
+    spec TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued', worker TEXT, heartbeat REAL,
+    cancel INTEGER NOT NULL DEFAULT 0, finished REAL
+);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES jobs(id), at REAL NOT NULL,
+    kind TEXT NOT NULL, lane TEXT, data TEXT NOT NULL
+);
+CREATE INDEX events_by_job ON events(job, id);
+CREATE INDEX jobs_by_state ON jobs(state, id);
+"""
+ENDED = ("finished", "cancelled", "failed")
+STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker
+
+
+class JournalFull(OSError):
+    """The disk that holds the journal is full: nothing more can be written down."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a job: `lane` is None where it concerns them all."""
+
+    id: int
+    job: int
+    at: float  # unix seconds
+    kind: str
+    lane: str | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One order: `spec` is the plain data of a race or of another kind of work."""
+
+    id: int
+    created: float
+    kind: str
+    owner: str
+    spec: dict[str, Any]
+    state: str  # queued, running, finished, cancelled, failed
+    cancel: bool
+    finished: float | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDED
+
+
+def state_folder() -> Path:
+    """Where the journal, logs and fetched models live: HEADWAY_HOME, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "headway"
+    folder = Path(os.environ.get("HEADWAY_HOME", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Journal:
+    """One connection to the journal file. Cheap to open; not shared between threads."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open or create the file; one that is damaged or of a newer version is set aside, never overwritten."""
+        self.path = path or state_folder() / "journal.sqlite"
+        self.set_aside: Path | None = None
+        try:
+            self._open()
+        except (sqlite3.DatabaseError, _OtherVersion) as error:
+            if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
+                raise
+            self._set_aside()
+            self._open()
+
+    def _open(self) -> None:
+        self.db = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        try:
+            self.db.execute("PRAGMA journal_mode=WAL")
+            self.db.execute("PRAGMA synchronous=NORMAL")
+            with self._writing():
+                version = self.db.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0 and not self.db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    for statement in filter(str.strip, _SCHEMA.split(";")):
+                        self.db.execute(statement)
+                    self.db.execute(f"PRAGMA user_version={VERSION}")
+                elif version != VERSION:
+                    raise _OtherVersion(version)
+            self.db.execute("SELECT count(*) FROM jobs").fetchone()
+        except BaseException:
+            self.db.close()
+            raise
+
+    def _set_aside(self) -> None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        self.set_aside = self.path.with_name(f"{self.path.stem}.set-aside-{stamp}-{os.getpid()}.sqlite")
+        self.path.rename(self.set_aside)
+        for suffix in ("-wal", "-shm"):
+            side = self.path.with_name(self.path.name + suffix)
+            if side.exists():
+                side.rename(self.set_aside.with_name(self.set_aside.name + suffix))
+
+    @contextmanager
+    def _writing(self) -> Any:
+        """One write transaction; a full disk becomes JournalFull."""
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._roll_back()
+            if "full" in str(error) or "disk I/O" in str(error):
+                raise JournalFull(str(error)) from error
+            raise
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What a page does
+
+    def submit(self, kind: str, spec: dict[str, Any], owner: str = "") -> int:
+        """Queue a job and return its id."""
+        with self._writing():
+            row = self.db.execute(
+                "INSERT INTO jobs (created, kind, owner, spec) VALUES (?, ?, ?, ?)",
+                (time.time(), kind, owner, json.dumps(spec)),
+            )
+        return int(row.lastrowid or 0)
+
+    def cancel(self, job: int) -> None:
+        """Ask for the end of a job: a queued one ends at once, a running one within a slice."""
+        with self._writing():
+            self.db.execute(
+                "UPDATE jobs SET cancel=1, finished=CASE state WHEN 'queued' THEN ? ELSE finished END,"
+                " state=CASE state WHEN 'queued' THEN 'cancelled' ELSE state END WHERE id=?",
+                (time.time(), job),
+            )
+
+    def events(self, job: int, after: int = 0) -> list[Event]:
+        """The events of a job with an id above `after`, in order."""
+        rows = self.db.execute(
+            "SELECT id, job, at, kind, lane, data FROM events WHERE job=? AND id>? ORDER BY id", (job, after)
+        )
+        return [Event(*row[:5], json.loads(row[5])) for row in rows]
+
+    def job(self, job: int) -> Job | None:
+        """One job, or None."""
+        return next(iter(self._jobs("WHERE id=?", (job,))), None)
+
+    def jobs(self, kind: str | None = None, states: Iterable[str] = (), limit: int = 200) -> list[Job]:
+        """Jobs, the newest first."""
+        states = tuple(states)
+        where, values = ["1=1"], []
+        if kind:
+            where.append("kind=?")
+            values.append(kind)
+        if states:
+            where.append(f"state IN ({','.join('?' * len(states))})")
+            values.extend(states)
+        return self._jobs(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT {int(limit)}", tuple(values))
+
+    def _jobs(self, where: str, values: tuple[Any, ...]) -> list[Job]:
+        rows = self.db.execute(
+            f"SELECT id, created, kind, owner, spec, state, cancel, finished FROM jobs {where}", values
+        )
+        return [Job(r[0], r[1], r[2], r[3], json.loads(r[4]), r[5], bool(r[6]), r[7]) for r in rows]
+
+    def place(self, job: int) -> int:
+        """How many unfinished jobs stand before this one: 0 is its turn."""
+        query = "SELECT count(*) FROM jobs WHERE id<? AND state IN ('queued', 'running')"
+        return int(self.db.execute(query, (job,)).fetchone()[0])
+
+    # What a worker does
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the oldest queued job, or None."""
+        with self._writing():
+            row = self.db.execute("SELECT id FROM jobs WHERE state='queued' ORDER BY id LIMIT 1").fetchone()
+            if row:
+                self.db.execute(
+                    "UPDATE jobs SET state='running', worker=?, heartbeat=? WHERE id=?", (worker, time.time(), row[0])
+                )
+        return self.job(row[0]) if row else None
+
+    def append(self, job: int, events: Iterable[tuple[str, str | None, dict[str, Any]]]) -> None:
+        """Write (kind, lane, data) events in one transaction and show that the worker lives.
+
+        Raises:
+            JournalFull: when the disk is full.
+        """
+        now = time.time()
+        rows = [(job, now, kind, lane, json.dumps(data, separators=(",", ":"))) for kind, lane, data in events]
+        with self._writing():
+            self.db.executemany("INSERT INTO events (job, at, kind, lane, data) VALUES (?, ?, ?, ?, ?)", rows)
+            self.db.execute("UPDATE jobs SET heartbeat=? WHERE id=?", (now, job))
+
+    def cancelled(self, job: int) -> bool:
+        """Whether somebody asked for the end of the job."""
+        row = self.db.execute("SELECT cancel FROM jobs WHERE id=?", (job,)).fetchone()
+        return bool(row and row[0])
+
+    def finish(self, job: int, state: str) -> None:
+        """Set the final state of a job."""
+        with self._writing():
+            self.db.execute("UPDATE jobs SET state=?, finished=? WHERE id=?", (state, time.time(), job))
+
+    def fail_orphans(self, alive: Iterable[str] = ()) -> list[int]:
+        """End the running jobs whose worker is gone; what they measured stays. Returns their ids."""
+        known = tuple(alive)
+        marks = ",".join("?" * len(known))
+        query = f"SELECT id FROM jobs WHERE state='running' AND (worker IS NULL OR worker NOT IN ({marks}))"
+        lost = [row[0] for row in self.db.execute(query, known)]
+        card = {
+            "field": "worker",
+            "value": "killed",
+            "allowed": "a worker that lives to the end of the race",
+            "remedy": "It was started again: race once more. What was measured before stays.",
+        }
+        for job in lost:
+            self.append(job, [("failed", None, {"card": card})])
+            self.finish(job, "failed")
+        return lost
+
+
+class _OtherVersion(Exception):
+    """The file was written by another version of the journal."""
+
+
+def _damaged(error: sqlite3.OperationalError) -> bool:
+    return any(word in str(error) for word in ("malformed", "not a database", "no such table", "no such column"))

@@ -1,0 +1,38 @@
+"""What a model's config alone says about it: enough to refuse a switch before a weight is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Plain facts of one model on one machine. Sizes are counts, not bytes."""
+
+    name: str
+    architecture: str  # the config's model_type, for example 'llama'
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    parameters: int
+    embedding_parameters: int
+    tied: bool = True
+    sliding_window: int | None = None  # window of the layers that slide by themselves
+    sliding_layers: int = 0  # how many layers slide by themselves
+    random_weights: bool = False  # a shape: speed and memory only
+    devices: tuple[str, ...] = ("cpu",)  # what this machine has, best first
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Cached numbers a token over all layers: keys and values."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a CUDA device was found."""
+        return any(device.startswith("cuda") for device in self.devices)

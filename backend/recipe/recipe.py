@@ -1,0 +1,86 @@
+"""The recipe: what is asked of one lane."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Self
+
+from pydantic import SerializeAsAny, field_serializer, field_validator, model_validator
+
+from backend.recipe.base import Config, RecipeError
+from backend.recipe.facts import ModelFacts
+from backend.recipe.switch import ONE_OF, Switch, read_switch
+
+
+class Recipe(Config):
+    """The switches of one lane by their kind; an empty recipe is the model as it was loaded, in fp32 on a CPU.
+
+    >>> Recipe.read({"switches": {"int8_weight_only": {}}}).label
+    'int8 weights'
+    """
+
+    switches: dict[str, SerializeAsAny[Switch]] = {}
+
+    @field_validator("switches", mode="before")
+    @classmethod
+    def _read_switches(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise RecipeError("switches", value, "an object of switches by kind", 'Write {"int8_weight_only": {}}.')
+        return {k: v if isinstance(v, Switch) else read_switch(k, v) for k, v in value.items()}
+
+    @field_serializer("switches")
+    def _write_switches(self, value: dict[str, Switch]) -> dict[str, dict[str, Any]]:
+        return {kind: switch.model_dump(mode="json") for kind, switch in value.items()}
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        chosen = list(self.switches.values())
+        for index, first in enumerate(chosen):
+            for second in chosen[index + 1 :]:
+                reason = first.clash(second) or second.clash(first)
+                if first.group == second.group and first.group in ONE_OF:
+                    reason = f"only one choice of {first.group} can take effect"
+                if reason:
+                    pair = f"{first.kind} + {second.kind}"
+                    raise RecipeError(f"switches.{second.kind}", pair, f"one of the two: {reason}", "Switch one off.")
+        return self
+
+    @property
+    def pipeline(self) -> list[Switch]:
+        """The switches in the order in which they are applied."""
+        return sorted(self.switches.values(), key=lambda switch: (switch.order, switch.kind))
+
+    @property
+    def label(self) -> str:
+        """A short name made of its switches."""
+        return ", ".join(switch.label for switch in self.pipeline) or "unchanged"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a part of it changes quality only and cannot change speed or memory."""
+        return any(switch.simulated for switch in self.switches.values())
+
+    @property
+    def key(self) -> str:
+        """The hash by which a run is known: equal for equal recipes, whatever the order of their keys."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def check(self, facts: ModelFacts) -> None:
+        """Refuse what this model on this machine cannot do, before anything is loaded.
+
+        Raises:
+            RecipeError: with the switch's own reason.
+        """
+        for switch in self.pipeline:
+            if reason := switch.refuse(facts):
+                raise RecipeError(f"switches.{switch.kind}", _fields(switch), reason, "Change or switch it off.")
+
+    def get(self, kind: str) -> Switch | None:
+        """The switch of that kind, or None."""
+        return self.switches.get(kind)
+
+
+def _fields(switch: Switch) -> str:
+    return ", ".join(f"{k}={v}" for k, v in switch.model_dump(mode="json").items()) or "on"

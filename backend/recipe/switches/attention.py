@@ -1,0 +1,65 @@
+"""Attention: the kernel that computes it, and how many key-value heads it keeps."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from backend.recipe.facts import ModelFacts
+from backend.recipe.switch import Group, Switch
+
+
+class AttentionKernel(Switch):
+    """Which implementation computes attention; without it the library's default, sdpa."""
+
+    kind: ClassVar[str] = "attention_kernel"
+    group: ClassVar[Group] = Group.ATTENTION
+    order: ClassVar[int] = 410
+    title: ClassVar[str] = "Attention kernel"
+    summary: ClassVar[str] = "Same result, another kernel: fused ones never write the score matrix to memory."
+    source: ClassVar[str] = "transformers attention interface"
+
+    name: Literal["eager", "sdpa", "flash_attention_2"] = Field("eager", description="eager writes all scores out")
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} attention"
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        if self.name == "flash_attention_2" and not facts.has_gpu:
+            return "eager or sdpa: FlashAttention needs a CUDA GPU and its package"
+        return None
+
+
+class KVHeads(Switch):
+    """Fewer key-value heads, by mean pooling within groups: GQA, and MQA at one."""
+
+    kind: ClassVar[str] = "kv_heads"
+    group: ClassVar[Group] = Group.ATTENTION
+    order: ClassVar[int] = 200
+    title: ClassVar[str] = "Key-value heads"
+    summary: ClassVar[str] = "Query heads share keys and values: the KV cache shrinks; quality needs uptraining."
+    source: ClassVar[str] = "Ainslie et al. 2023 (GQA), mean pooling"
+
+    count: int = Field(1, ge=1, le=1024, description="key-value heads to keep: 1 is MQA, all is MHA")
+
+    @property
+    def label(self) -> str:
+        return "MQA" if self.count == 1 else f"GQA {self.count}"
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        if facts.kv_heads == 1:
+            return "nothing: the model has one key-value head already, so it is MQA by birth"
+        if self.count >= facts.kv_heads:
+            return f"fewer than the model's {facts.kv_heads} key-value heads"
+        if facts.kv_heads % self.count:
+            divisors = [n for n in range(1, facts.kv_heads) if facts.kv_heads % n == 0]
+            return f"a count that divides {facts.kv_heads}: {', '.join(map(str, divisors))}"
+        return None
+
+    def clash(self, other: Switch) -> str | None:
+        # Pruning goes first and changes how many heads there are to pool.
+        if other.kind == "prune_heads":
+            return "pruned heads leave groups of unequal meaning; pool or prune, not both"
+        return None

@@ -1,0 +1,94 @@
+"""Pruning: parts of the model that are taken out, or weights that are set to zero."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from backend.recipe.facts import ModelFacts
+from backend.recipe.switch import Group, Switch
+
+
+class PruneHeads(Switch):
+    """Attention heads removed, the least important first."""
+
+    kind: ClassVar[str] = "prune_heads"
+    group: ClassVar[Group] = Group.PRUNING
+    order: ClassVar[int] = 120
+    title: ClassVar[str] = "Attention heads"
+    summary: ClassVar[str] = "Removes whole heads, by the norm of their output weights: really smaller and faster."
+    source: ClassVar[str] = "Michel et al. 2019"
+
+    ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the heads of every layer")
+
+    @property
+    def label(self) -> str:
+        return f"{self.ratio:.0%} fewer heads"
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        # Heads go with their KV group where there are several; inside one group single query heads can go.
+        units = facts.kv_heads if facts.kv_heads > 1 else facts.heads
+        removed = round(self.ratio * units)
+        if removed == 0 and self.ratio > 0:
+            return f"a ratio of at least {1 / units:.2g}: the model has {units} heads that can go one by one"
+        if removed >= units:
+            return f"a ratio that leaves at least one of {units} heads, so at most {1 - 1 / units:.2g}"
+        return None
+
+
+class PruneNeurons(Switch):
+    """Feed-forward neurons removed, the least important first."""
+
+    kind: ClassVar[str] = "prune_neurons"
+    group: ClassVar[Group] = Group.PRUNING
+    order: ClassVar[int] = 130
+    title: ClassVar[str] = "Feed-forward neurons"
+    summary: ClassVar[str] = "Removes neurons, by the norm of their weights: really smaller and faster."
+    source: ClassVar[str] = "Li et al. 2017, filters by norm"
+
+    ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons of every layer")
+
+    @property
+    def label(self) -> str:
+        return f"{self.ratio:.0%} fewer neurons"
+
+
+class DropLayers(Switch):
+    """Whole layers removed, those that change their input least first."""
+
+    kind: ClassVar[str] = "drop_layers"
+    group: ClassVar[Group] = Group.PRUNING
+    order: ClassVar[int] = 110
+    title: ClassVar[str] = "Whole layers"
+    summary: ClassVar[str] = "Removes the layers that change their input least: speed grows in proportion, text suffers."
+    source: ClassVar[str] = "Men et al. 2024 (ShortGPT), Block Influence"
+
+    count: int = Field(1, ge=1, le=1000, description="how many layers")
+
+    @property
+    def label(self) -> str:
+        return f"{self.count} layer{'s' if self.count > 1 else ''} fewer"
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        if self.count >= facts.layers:
+            return f"1 to {facts.layers - 1} layers: the model has {facts.layers}"
+        return None
+
+
+class Magnitude(Switch):
+    """The smallest weights of every matrix set to zero."""
+
+    kind: ClassVar[str] = "magnitude"
+    group: ClassVar[Group] = Group.PRUNING
+    order: ClassVar[int] = 140
+    title: ClassVar[str] = "Smallest weights to zero"
+    summary: ClassVar[str] = "Sets the smallest weights to zero; dense kernels gain nothing, so its speed is simulated."
+    source: ClassVar[str] = "Han et al. 2015"
+    simulated: ClassVar[bool] = True
+
+    ratio: float = Field(0.5, ge=0.0, lt=1.0, description="share of the weights of every matrix")
+
+    @property
+    def label(self) -> str:
+        return f"{self.ratio:.0%} zeros"

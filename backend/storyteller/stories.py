@@ -1,0 +1,84 @@
+"""Stories with questions in them, and the true answers that the generator knows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from backend.storyteller.world import World
+
+KINDS = ("person", "holder", "thing", "colour")
+END = "<|story|>"  # stands between stories: it opens one and closes the one before
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about the present state of a world: `text` ends where the answer begins."""
+
+    kind: str
+    text: str
+    answer: str
+
+
+def ask(world: World, rng: random.Random) -> Question:
+    """Ask one question, its kind drawn evenly; 'Nobody' is the answer for a thing that lies somewhere."""
+    kind = rng.choice(KINDS)
+    if kind == "person":
+        name = rng.choice(list(world.people))
+        return Question(kind, f"Where is {name}? In the", f" {world.people[name]}")
+    thing = rng.choice(list(world.things.values()))
+    if kind == "holder":
+        return Question(kind, f"Who has the {thing.name}?", f" {thing.holder or 'Nobody'}")
+    if kind == "thing":
+        return Question(kind, f"Where is the {thing.name}? In the", f" {thing.place}")
+    return Question(kind, f"What colour is the {thing.name}? It is", f" {thing.colour}")
+
+
+def tell(rng: random.Random, events: int, question_rate: float = 0.35) -> str:
+    """One story of `events` events with questions and their answers strewn in."""
+    world = World.create(rng)
+    parts = world.introduce()
+    for _ in range(events):
+        parts.append(world.step())
+        while rng.random() < question_rate:
+            question = ask(world, rng)
+            parts.append(f"{question.text}{question.answer}.")
+    return " ".join(parts)
+
+
+def stories(seed: int) -> Iterator[str]:
+    """Stories without end, a few events to three dozen long. Seeds below 1000 are for training only."""
+    rng = random.Random(seed)
+    while True:
+        yield tell(rng, events=int(rng.triangular(3, 36, 8)))
+
+
+def exam(seed: int, count: int) -> list[tuple[str, Question]]:
+    """`count` (story, question) pairs never seen in training, of all kinds in turn.
+
+    Args:
+        seed: at least 1000, so that no story was trained on.
+        count: how many pairs.
+    Raises:
+        ValueError: for a seed of the training range.
+    """
+    if seed < 1000:
+        raise ValueError(f"seed {seed} is for training; held-out seeds start at 1000")
+    rng = random.Random(seed)
+    pairs: list[tuple[str, Question]] = []
+    while len(pairs) < count:
+        world = World.create(rng)
+        parts = world.introduce() + [world.step() for _ in range(rng.randint(4, 10))]
+        question = ask(world, rng)
+        if question.kind == KINDS[len(pairs) % len(KINDS)]:
+            pairs.append((" ".join(parts), question))
+    return pairs
+
+
+def held_out_text(seed: int, count: int) -> str:
+    """`count` held-out stories, joined as they were in training: for perplexity."""
+    if seed < 1000:
+        raise ValueError(f"seed {seed} is for training; held-out seeds start at 1000")
+    source = stories(seed)
+    return "".join(END + next(source) for _ in range(count))

@@ -1,0 +1,130 @@
+"""What a technique gets and gives: a subject to change in place, and an effect read back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+
+from backend.recipe.facts import ModelFacts
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One layer (or a family of them) that a technique left as it was, and why."""
+
+    layer: str
+    reason: str
+
+
+@dataclass
+class Effect:
+    """What a switch really did, read back from the live model and never echoed from the request."""
+
+    kind: str
+    took_effect: bool
+    summary: str  # one clause for the verdict card: '57 layers int8, head int8'
+    facts: dict[str, Any] = field(default_factory=dict)  # JSON scalars only
+    skipped: list[Skipped] = field(default_factory=list)
+    simulated: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the journal."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Tokens a proposer guessed, and the distributions they were drawn from.
+
+    `probabilities` is (k, V) float32 on the target's device, row i the full distribution that token i was drawn
+    from; None means that the guesses are certain (a point mass each), as a copy from the prompt is.
+    """
+
+    tokens: list[int]
+    probabilities: Tensor | None = None
+
+
+class Proposer(Protocol):
+    """Guesses the next tokens cheaply. The engine verifies them; lossless whatever is guessed."""
+
+    name: str
+    width: int  # most tokens guessed at a time
+
+    def start(self, ids: list[int]) -> None:
+        """Begin a new request with the prompt's tokens."""
+
+    def propose(self, ids: list[int], warp: Callable[[Tensor], Tensor], generator: torch.Generator | None) -> Guess:
+        """Guess what follows `ids` (all tokens so far, prompt included).
+
+        Args:
+            warp: turns logits (..., V) into the probabilities that sampling uses; None-like greedy is a one-hot.
+            generator: for sampling; None is greedy.
+        """
+
+    def accepted(self, count: int) -> None:
+        """Hear how many of the last guess were kept, so that its cache can be cropped and never recomputed."""
+
+
+@dataclass
+class DecodePlan:
+    """How the engine is to decode: techniques of the stations cache, draft and runtime set these."""
+
+    make_cache: Callable[[int], Cache] | None = None  # total tokens -> an empty cache; None is the dynamic one
+    proposer: Proposer | None = None
+    forward: Callable[..., Any] | None = None  # a compiled stand-in for model.__call__ in one-token steps
+    threads: int | None = None
+
+
+@dataclass
+class Subject:
+    """A live model under change, with what techniques may need besides."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    facts: ModelFacts
+    device: torch.device
+    plan: DecodePlan = field(default_factory=DecodePlan)
+    load_other: Callable[[str], Subject] | None = None  # loads a second model, for example a draft
+    sample_ids: list[int] = field(default_factory=list)  # a little real text of the model's own kind, for calibration
+    progress: Callable[[float, str], None] = lambda share, text: None
+    notes: dict[str, Any] = field(default_factory=dict)  # what apply() wants to tell read_back()
+
+    def linears(self) -> dict[str, nn.Linear]:
+        """Every linear layer by its dotted name, the output head last."""
+        return {n: m for n, m in self.model.named_modules() if isinstance(m, nn.Linear)}
+
+
+class Technique(Protocol):
+    """One way to change a subject. Register it with `@technique(SwitchClass)`."""
+
+    def apply(self, subject: Subject, switch: Any) -> None:
+        """Change the subject in place.
+
+        Raises:
+            RecipeError: when this model cannot be changed so; nothing else is raised on purpose.
+        """
+
+    def read_back(self, subject: Subject, switch: Any) -> Effect:
+        """Look at the live subject and say what is true of it now."""
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where the dotted `name` points."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The stack of decoder layers of a causal language model of transformers."""
+    base = getattr(model, "model", model)
+    layers = getattr(base, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise TypeError(f"{type(model).__name__} has no stack of layers that is known here")
+    return layers
+
+
