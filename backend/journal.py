@@ -27,6 +27,7 @@ CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES jobs(id), at REAL NOT NULL,
     kind TEXT NOT NULL, lane TEXT, data TEXT NOT NULL
 );
+CREATE TABLE workers (name TEXT PRIMARY KEY, pid INTEGER NOT NULL, at REAL NOT NULL);
 CREATE INDEX events_by_job ON events(job, id);
 CREATE INDEX jobs_by_state ON jobs(state, id);
 """
@@ -200,15 +201,36 @@ class Journal:
 
     def place(self, job: int) -> int:
         """How many unfinished jobs stand before this one: 0 is its turn."""
-        query = "SELECT count(*) FROM jobs WHERE id<? AND state IN ('queued', 'running')"
-        return int(self.db.execute(query, (job,)).fetchone()[0])
+        query = (
+            "SELECT count(*) FROM jobs WHERE id<? AND state IN ('queued', 'running')"
+            " AND kind=(SELECT kind FROM jobs WHERE id=?)"
+        )
+        return int(self.db.execute(query, (job, job)).fetchone()[0])
+
+    def workers(self) -> list[str]:
+        """Names of the workers that beat within the last STALE_S seconds; none means that nobody takes jobs."""
+        rows = self.db.execute("SELECT name FROM workers WHERE at>?", (time.time() - STALE_S,))
+        return [row[0] for row in rows]
 
     # What a worker does
 
-    def claim(self, worker: str) -> Job | None:
-        """Take the oldest queued job, or None."""
+    def beat(self, worker: str, pid: int) -> None:
+        """Say that the worker lives."""
         with self._writing():
-            row = self.db.execute("SELECT id FROM jobs WHERE state='queued' ORDER BY id LIMIT 1").fetchone()
+            self.db.execute("INSERT OR REPLACE INTO workers (name, pid, at) VALUES (?, ?, ?)", (worker, pid, time.time()))
+
+    def leave(self, worker: str) -> None:
+        """Say that the worker ends."""
+        with self._writing():
+            self.db.execute("DELETE FROM workers WHERE name=?", (worker,))
+
+    def claim(self, worker: str, kind: str) -> Job | None:
+        """Take the oldest queued job of that kind, or None."""
+        query = "SELECT id FROM jobs WHERE state='queued' AND kind=? ORDER BY id LIMIT 1"
+        if self.db.execute(query, (kind,)).fetchone() is None:
+            return None  # an idle worker asks ten times a second: a read takes no write lock
+        with self._writing():
+            row = self.db.execute(query, (kind,)).fetchone()
             if row:
                 self.db.execute(
                     "UPDATE jobs SET state='running', worker=?, heartbeat=? WHERE id=?", (worker, time.time(), row[0])

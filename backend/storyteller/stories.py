@@ -26,16 +26,16 @@ def ask(world: World, rng: random.Random) -> Question:
     kind = rng.choice(KINDS)
     if kind == "person":
         name = rng.choice(list(world.people))
-        return Question(kind, f"Where is {name}? In the", f" {world.people[name]}")
+        return Question(kind, f"Where is {name}? {name} is in the", f" {world.people[name]}")
     thing = rng.choice(list(world.things.values()))
     if kind == "holder":
         return Question(kind, f"Who has the {thing.name}?", f" {thing.holder or 'Nobody'}")
     if kind == "thing":
-        return Question(kind, f"Where is the {thing.name}? In the", f" {thing.place}")
-    return Question(kind, f"What colour is the {thing.name}? It is", f" {thing.colour}")
+        return Question(kind, f"Where is the {thing.name}? The {thing.name} is in the", f" {thing.place}")
+    return Question(kind, f"What colour is the {thing.name}? The {thing.name} is", f" {thing.colour}")
 
 
-def tell(rng: random.Random, events: int, question_rate: float = 0.35) -> str:
+def tell(rng: random.Random, events: int, question_rate: float = 0.4) -> str:
     """One story of `events` events with questions and their answers strewn in."""
     world = World.create(rng)
     parts = world.introduce()
@@ -48,10 +48,10 @@ def tell(rng: random.Random, events: int, question_rate: float = 0.35) -> str:
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Stories without end, a few events to three dozen long. Seeds below 1000 are for training only."""
+    """Stories without end, a few events to two dozen long. Seeds below 1000 are for training only."""
     rng = random.Random(seed)
     while True:
-        yield tell(rng, events=int(rng.triangular(3, 36, 8)))
+        yield tell(rng, events=int(rng.triangular(3, 24, 5)))
 
 
 def exam(seed: int, count: int) -> list[tuple[str, Question]]:

@@ -32,14 +32,14 @@ class Plan:
     tokens: int
     matrix_rate: float
     vector_rate: float = 3e-3
-    batch: int = 16
+    batch: int = 8  # more steps matter more here than a smoother gradient
     length: int = 256
     decay: float = 0.4
     seed: int = 7
 
 
 PLANS = {
-    "storyteller": Plan(hidden=512, layers=8, heads=8, ffn=1376, tokens=10_000_000, matrix_rate=0.004),
+    "storyteller": Plan(hidden=512, layers=8, heads=8, ffn=1376, tokens=8_000_000, matrix_rate=0.004),
     "storyteller-draft": Plan(hidden=256, layers=2, heads=4, ffn=688, tokens=10_000_000, matrix_rate=0.008),
 }
 
