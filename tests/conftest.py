@@ -1,0 +1,116 @@
+"""What all tests share: an own state folder, tiny real models as folders, and Gemma where it can be had."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before torch is imported by anything: tests run beside each other on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers."""
+    config.addinivalue_line("markers", "real: runs on Gemma 3 270M, a real model (see `make gemma`)")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say it loudly when the real model was missing: the tests that were skipped are the ones that matter most."""
+    for reason in dict.fromkeys(_no_gemma):
+        terminalreporter.write_line(f"TESTS ON THE REAL MODEL DID NOT RUN: {reason}", red=True, bold=True)
+
+
+@pytest.fixture(scope="session")
+def gemma_folder() -> Path:
+    """The folder of Gemma 3 270M; in CI it is fetched, elsewhere a person fetches it with `make gemma`."""
+    from backend import gemma
+
+    if gemma.is_fetched():
+        return gemma.folder()
+    if not os.environ.get("CI"):
+        _skip("Gemma is not on this machine; `make gemma` fetches it")
+    try:
+        return gemma.fetch(accepted=True)
+    except gemma.IndexUnreachable as error:
+        _skip(str(error))
+
+
+def _skip(reason: str) -> Any:
+    _no_gemma.append(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty state folder of the test's own, with HEADWAY_HOME set to it."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HEADWAY_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def gemma_home(gemma_folder: Path, home: Path) -> Path:
+    """A state folder of the test's own in which Gemma is found under its name."""
+    (home / "models").mkdir()
+    (home / "models" / gemma_folder.name).symlink_to(gemma_folder, target_is_directory=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def storyteller_tokenizer() -> Any:
+    """The storyteller's tokenizer, trained afresh."""
+    from backend.storyteller.tokenizer import build_tokenizer
+
+    return build_tokenizer()
+
+
+def _save_tiny(folder: Path, tokenizer: Any, seed: int, layers: int) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, storyteller_tokenizer: Any) -> Path:
+    """A seeded Llama (2 layers, hidden 64, 4 heads) with the storyteller's tokenizer, as a safetensors folder."""
+    return _save_tiny(tmp_path_factory.mktemp("models") / "tiny", storyteller_tokenizer, seed=3, layers=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_draft_folder(tmp_path_factory: pytest.TempPathFactory, storyteller_tokenizer: Any) -> Path:
+    """A smaller seeded Llama with the same vocabulary, for drafts."""
+    return _save_tiny(tmp_path_factory.mktemp("models") / "tiny-draft", storyteller_tokenizer, seed=4, layers=1)
+
+
+@pytest.fixture
+def keep_environment() -> Iterator[None]:
+    """Gives the environment variables back as they were."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
