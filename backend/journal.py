@@ -8,35 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
-_SCHEMA = """
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, created REAL NOT NULL, kind TEXT NOT NULL, owner TEXT NOT NULL,
-    spec TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'queued', worker TEXT, heartbeat REAL,
-    cancel INTEGER NOT NULL DEFAULT 0, finished REAL
-);
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES jobs(id), at REAL NOT NULL,
-    kind TEXT NOT NULL, lane TEXT, data TEXT NOT NULL
-);
-CREATE TABLE workers (name TEXT PRIMARY KEY, pid INTEGER NOT NULL, at REAL NOT NULL);
-CREATE INDEX events_by_job ON events(job, id);
-CREATE INDEX jobs_by_state ON jobs(state, id);
-"""
+from backend.journal_file import JournalFull, JournalInUse, connect, writing
+
+__all__ = ["Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
 ENDED = ("finished", "cancelled", "failed")
 STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker
-
-
-class JournalFull(OSError):
-    """The disk that holds the journal is full: nothing more can be written down."""
 
 
 @dataclass(frozen=True)
@@ -81,64 +63,17 @@ def state_folder() -> Path:
 class Journal:
     """One connection to the journal file. Cheap to open; not shared between threads."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Open or create the file; one that is damaged or of a newer version is set aside, never overwritten."""
+    def __init__(self, path: Path | None = None, check: bool = False) -> None:
+        """Open or create the file; one that is damaged or of another version is set aside, never overwritten.
+
+        Args:
+            path: the file; without it the one in the state folder.
+            check: read the whole file for damage, as who starts first does.
+        Raises:
+            JournalFull, JournalInUse: see `journal_file.connect`.
+        """
         self.path = path or state_folder() / "journal.sqlite"
-        self.set_aside: Path | None = None
-        try:
-            self._open()
-        except (sqlite3.DatabaseError, _OtherVersion) as error:
-            if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
-                raise
-            self._set_aside()
-            self._open()
-
-    def _open(self) -> None:
-        self.db = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
-        try:
-            self.db.execute("PRAGMA journal_mode=WAL")
-            self.db.execute("PRAGMA synchronous=NORMAL")
-            with self._writing():
-                version = self.db.execute("PRAGMA user_version").fetchone()[0]
-                if version == 0 and not self.db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    for statement in filter(str.strip, _SCHEMA.split(";")):
-                        self.db.execute(statement)
-                    self.db.execute(f"PRAGMA user_version={VERSION}")
-                elif version != VERSION:
-                    raise _OtherVersion(version)
-            self.db.execute("SELECT count(*) FROM jobs").fetchone()
-        except BaseException:
-            self.db.close()
-            raise
-
-    def _set_aside(self) -> None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        self.set_aside = self.path.with_name(f"{self.path.stem}.set-aside-{stamp}-{os.getpid()}.sqlite")
-        self.path.rename(self.set_aside)
-        for suffix in ("-wal", "-shm"):
-            side = self.path.with_name(self.path.name + suffix)
-            if side.exists():
-                side.rename(self.set_aside.with_name(self.set_aside.name + suffix))
-
-    @contextmanager
-    def _writing(self) -> Any:
-        """One write transaction; a full disk becomes JournalFull."""
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
-            yield
-            self.db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            self._roll_back()
-            if "full" in str(error) or "disk I/O" in str(error):
-                raise JournalFull(str(error)) from error
-            raise
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def _roll_back(self) -> None:
-        if self.db.in_transaction:
-            self.db.execute("ROLLBACK")
+        self.db, self.set_aside = connect(self.path, check)
 
     def close(self) -> None:
         """Close the connection."""
@@ -154,7 +89,7 @@ class Journal:
 
     def submit(self, kind: str, spec: dict[str, Any], owner: str = "") -> int:
         """Queue a job and return its id."""
-        with self._writing():
+        with writing(self.db):
             row = self.db.execute(
                 "INSERT INTO jobs (created, kind, owner, spec) VALUES (?, ?, ?, ?)",
                 (time.time(), kind, owner, json.dumps(spec)),
@@ -163,7 +98,7 @@ class Journal:
 
     def cancel(self, job: int) -> None:
         """Ask for the end of a job: a queued one ends at once, a running one within a slice."""
-        with self._writing():
+        with writing(self.db):
             self.db.execute(
                 "UPDATE jobs SET cancel=1, finished=CASE state WHEN 'queued' THEN ? ELSE finished END,"
                 " state=CASE state WHEN 'queued' THEN 'cancelled' ELSE state END WHERE id=?",
@@ -175,7 +110,7 @@ class Journal:
         rows = self.db.execute(
             "SELECT id, job, at, kind, lane, data FROM events WHERE job=? AND id>? ORDER BY id", (job, after)
         )
-        return [Event(*row[:5], json.loads(row[5])) for row in rows]
+        return [Event(r[0], r[1], r[2], r[3], r[4], json.loads(r[5])) for r in rows]
 
     def job(self, job: int) -> Job | None:
         """One job, or None."""
@@ -216,12 +151,13 @@ class Journal:
 
     def beat(self, worker: str, pid: int) -> None:
         """Say that the worker lives."""
-        with self._writing():
-            self.db.execute("INSERT OR REPLACE INTO workers (name, pid, at) VALUES (?, ?, ?)", (worker, pid, time.time()))
+        with writing(self.db):
+            row = (worker, pid, time.time())
+            self.db.execute("INSERT OR REPLACE INTO workers (name, pid, at) VALUES (?, ?, ?)", row)
 
     def leave(self, worker: str) -> None:
         """Say that the worker ends."""
-        with self._writing():
+        with writing(self.db):
             self.db.execute("DELETE FROM workers WHERE name=?", (worker,))
 
     def claim(self, worker: str, kind: str) -> Job | None:
@@ -229,7 +165,7 @@ class Journal:
         query = "SELECT id FROM jobs WHERE state='queued' AND kind=? ORDER BY id LIMIT 1"
         if self.db.execute(query, (kind,)).fetchone() is None:
             return None  # an idle worker asks ten times a second: a read takes no write lock
-        with self._writing():
+        with writing(self.db):
             row = self.db.execute(query, (kind,)).fetchone()
             if row:
                 self.db.execute(
@@ -243,11 +179,14 @@ class Journal:
         Raises:
             JournalFull: when the disk is full.
         """
+        with writing(self.db):
+            self._append(job, events)
+
+    def _append(self, job: int, events: Iterable[tuple[str, str | None, dict[str, Any]]]) -> None:
         now = time.time()
         rows = [(job, now, kind, lane, json.dumps(data, separators=(",", ":"))) for kind, lane, data in events]
-        with self._writing():
-            self.db.executemany("INSERT INTO events (job, at, kind, lane, data) VALUES (?, ?, ?, ?, ?)", rows)
-            self.db.execute("UPDATE jobs SET heartbeat=? WHERE id=?", (now, job))
+        self.db.executemany("INSERT INTO events (job, at, kind, lane, data) VALUES (?, ?, ?, ?, ?)", rows)
+        self.db.execute("UPDATE jobs SET heartbeat=? WHERE id=?", (now, job))
 
     def cancelled(self, job: int) -> bool:
         """Whether somebody asked for the end of the job."""
@@ -256,7 +195,7 @@ class Journal:
 
     def finish(self, job: int, state: str) -> None:
         """Set the final state of a job."""
-        with self._writing():
+        with writing(self.db):
             self.db.execute("UPDATE jobs SET state=?, finished=? WHERE id=?", (state, time.time(), job))
 
     def fail_orphans(self, alive: Iterable[str] = ()) -> list[int]:
@@ -264,22 +203,15 @@ class Journal:
         known = tuple(alive)
         marks = ",".join("?" * len(known))
         query = f"SELECT id FROM jobs WHERE state='running' AND (worker IS NULL OR worker NOT IN ({marks}))"
-        lost = [row[0] for row in self.db.execute(query, known)]
         card = {
             "field": "worker",
             "value": "killed",
             "allowed": "a worker that lives to the end of the race",
             "remedy": "It was started again: race once more. What was measured before stays.",
         }
-        for job in lost:
-            self.append(job, [("failed", None, {"card": card})])
-            self.finish(job, "failed")
+        with writing(self.db):  # looked up inside: two workers that start at once end each job once
+            lost = [row[0] for row in self.db.execute(query, known)]
+            for job in lost:
+                self._append(job, [("failed", None, {"card": card})])
+                self.db.execute("UPDATE jobs SET state='failed', finished=? WHERE id=?", (time.time(), job))
         return lost
-
-
-class _OtherVersion(Exception):
-    """The file was written by another version of the journal."""
-
-
-def _damaged(error: sqlite3.OperationalError) -> bool:
-    return any(word in str(error) for word in ("malformed", "not a database", "no such table", "no such column"))
