@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from backend.journal_file import JournalFull, JournalInUse, connect, writing
 
 __all__ = ["Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
 ENDED = ("finished", "cancelled", "failed")
+RESERVE_BYTES = 512 * 1024  # kept free so that a full disk can still be written down
 STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker
 
 
@@ -74,6 +76,9 @@ class Journal:
         """
         self.path = path or state_folder() / "journal.sqlite"
         self.db, self.set_aside = connect(self.path, check)
+        self._reserve = self.path.with_name(self.path.name + ".reserve")
+        if not self._reserve.exists() and shutil.disk_usage(self.path.parent).free > 16 * RESERVE_BYTES:
+            self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
 
     def close(self) -> None:
         """Close the connection."""
@@ -187,6 +192,10 @@ class Journal:
         rows = [(job, now, kind, lane, json.dumps(data, separators=(",", ":"))) for kind, lane, data in events]
         self.db.executemany("INSERT INTO events (job, at, kind, lane, data) VALUES (?, ?, ?, ?, ?)", rows)
         self.db.execute("UPDATE jobs SET heartbeat=? WHERE id=?", (now, job))
+
+    def use_reserve(self) -> None:
+        """Give back the room that was kept, so that the last words about a full disk can be written."""
+        self._reserve.unlink(missing_ok=True)
 
     def cancelled(self, job: int) -> bool:
         """Whether somebody asked for the end of the job."""

@@ -302,3 +302,14 @@ def test_the_state_folder_is_where_headway_home_says(tmp_path: Path, monkeypatch
         journal.submit("race", {})
     assert state_folder() == tmp_path / "deep" / "home"
     assert (state_folder() / "journal.sqlite").stat().st_size > 0
+
+
+def test_the_reserve_makes_room_for_the_last_words(path: Path) -> None:
+    with Journal(path) as journal:
+        reserve = path.with_name("journal.sqlite.reserve")
+        assert reserve.stat().st_blocks * 512 >= 256 * 1024
+        journal.use_reserve()
+        assert not reserve.exists()
+        journal.use_reserve()
+    with Journal(path):
+        assert reserve.exists()

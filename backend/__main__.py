@@ -1,0 +1,36 @@
+"""`python -m backend COMMAND`: one door to everything that is not a page."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "up": ("backend.up", "start the worker and the pages, and keep both alive"),
+    "worker": ("backend.worker", "run one worker, which takes jobs until it is told to stop"),
+    "race": ("backend.cli_race", "race a preset or a recipe without a page, and print the figures"),
+    "models": ("backend.cli_models", "list the models that can be raced, with size and whether they are here"),
+    "gemma": ("backend.gemma", "fetch Gemma 3 270M, a real model, after its terms are accepted"),
+}
+
+
+def main() -> int:
+    """Hand over to the module of the command; each has its own --help."""
+    lines = [f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="python -m backend",
+        description="Headway: race a changed transformer against the original.",
+        epilog="\n".join(["commands:", *lines, "", "python -m backend COMMAND --help says what each takes."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what the command takes")
+    arguments = parser.parse_args()
+    sys.argv[1:] = arguments.arguments
+    # Imported only now: most commands need no torch, and none needs what the others import.
+    return importlib.import_module(COMMANDS[arguments.command][0]).main() or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
