@@ -9,8 +9,10 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
     speculation  lane       drafted, accepted, rounds, draft_s, step_s, by_place: [accepted at place i], tried: [...]
     scores       lane       shape 'decode'|'prefill', start, kld, top1 (0/1), delta_logp   one entry a token
     memory       lane       weights_bytes, kv_bytes, other_bytes, resident_bytes, peak_bytes, device_peak_bytes|None
-    perplexity   lane       nll_sum, tokens, done, total, protocol
+    perplexity   lane       value, sums [nats], counts [tokens] a window, done, total, protocol
     answers      lane       right, asked, by_kind, protocol          exact match on the storyteller's questions
+    overlap      lane       rouge_l                                   of its text against the baseline's
+    breakdown    lane       linear_share|None, plain_step_s           measured off the clock, see engine/breakdown.py
     request      lane       round, order, ttft_s, emitted_s: [...] (s since the request began), output_tokens
     lane_failed  lane       cause 'out of memory'|'killed'|'exception'|'refused', detail, remedy, phase
     verdict      None       see backend/verdict.py
@@ -65,6 +67,8 @@ class LaneView:
     speculation: dict[str, Any] = field(default_factory=dict)
     perplexity: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
+    rouge_l: float | None = None
+    breakdown: dict[str, Any] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     failure: dict[str, Any] | None = None
 
@@ -168,6 +172,12 @@ class RaceView:
 
     def _on_answers(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.answers = data
+
+    def _on_overlap(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.rouge_l = data["rouge_l"]
+
+    def _on_breakdown(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.breakdown = data
 
     def _on_request(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.requests.append(data)

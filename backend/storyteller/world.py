@@ -60,7 +60,9 @@ class World:
 
     def introduce(self) -> list[str]:
         """The opening sentences, which place everyone and everything."""
-        lines = [f"Once there was a {t.name} in the {t.place}. The {t.name} is {t.colour}." for t in self.things.values()]
+        lines = [
+            f"Once there was a {t.name} in the {t.place}. The {t.name} is {t.colour}." for t in self.things.values()
+        ]
         return lines + [f"{name} was in the {place}." for name, place in self.people.items()]
 
     def step(self) -> str:

@@ -1,0 +1,204 @@
+"""`python -m backend race`: the same race with no page. Progress on stderr, a table or one JSON object on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backend.journal import Journal
+from backend.recipe.base import RecipeError
+from backend.recipe.race import Preset, Race, all_presets
+from backend.recipe.recipe import Recipe
+from backend.replay import LaneView, RaceView
+
+FINISHED, BAD_RECIPE, LANE_FAILED = 0, 2, 3
+WORKER_START_S = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `race`."""
+    parser.add_argument("what", help="a preset's name, a file with a preset, race or recipe, or such JSON itself")
+    parser.add_argument("--model", help="another model: a shipped name, gemma, a Hub id, a folder, a GGUF file, shape:")
+    parser.add_argument("--prompt", help="another prompt")
+    parser.add_argument("--tokens", type=int, help="tokens to write")
+    parser.add_argument("--measure-s", type=float, help="seconds for the measurement after the race")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--out", type=Path, help="write the JSON object to this file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one race and return the exit code."""
+    try:
+        race = read_what(args.what, args)
+    except RecipeError as error:
+        print(f"headway: {error}", file=sys.stderr)
+        return BAD_RECIPE
+    with Journal() as journal, a_worker(journal):
+        job = journal.submit("race", race.model_dump(mode="json"), owner="command line")
+        try:
+            view = follow(journal, job)
+        except KeyboardInterrupt:
+            journal.cancel(job)
+            view = follow(journal, job)
+    result = report(view, race)
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2) if args.json else table(result))
+    return exit_code(view)
+
+
+def exit_code(view: RaceView) -> int:
+    """0 finished, 2 refused, 3 a lane failed or the race did not end well."""
+    if view.card:
+        print(f"headway: {RecipeError(**view.card)}", file=sys.stderr)
+        return LANE_FAILED if view.card["field"] in ("race", "worker", "journal") else BAD_RECIPE
+    failures = [lane for lane in view.lanes.values() if lane.failure]
+    for lane in failures:
+        print(f"headway: lane {lane.name} failed: {lane.failure}", file=sys.stderr)
+    return LANE_FAILED if failures or view.state != "finished" else FINISHED
+
+
+def read_what(what: str, args: argparse.Namespace) -> Race:
+    """A race from a preset's name, a file or JSON text.
+
+    Raises:
+        RecipeError: when it is none of them, or does not validate.
+    """
+    data = _read_data(what)
+    changes = {"model": args.model, "prompt": args.prompt, "max_new_tokens": args.tokens}
+    data |= {key: value for key, value in changes.items() if value is not None}
+    if args.measure_s is not None:
+        data["measure"] = data.get("measure", {}) | {"budget_s": args.measure_s}
+    return Race.read(data)
+
+
+def _read_data(what: str) -> dict[str, Any]:
+    text = what
+    path = Path(what)
+    if not what.lstrip().startswith("{"):
+        if path.suffix == ".json" or path.is_file():
+            if not path.is_file():
+                raise RecipeError("recipe", what, "an existing file", "Correct the path.")
+            text = path.read_text(encoding="utf-8", errors="replace")
+        else:
+            presets = all_presets()
+            if what not in presets:
+                raise RecipeError("preset", what, f"one of {', '.join(presets)}", "Correct the preset's name.")
+            return presets[what].race.model_dump(mode="json")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError("recipe", what[:60], "JSON", f"Correct it: {error}.") from None
+    if not isinstance(data, dict):
+        raise RecipeError("recipe", what[:60], "a JSON object", "Write an object.")
+    if "race" in data:
+        return Preset.read(data).race.model_dump(mode="json")
+    if "switches" in data:
+        recipe = Recipe.read(data).model_dump(mode="json")
+        return {"prompt": "Once there was a lantern in the harbor.", "variants": [recipe]}
+    return data
+
+
+@contextmanager
+def a_worker(journal: Journal) -> Iterator[None]:
+    """Use the worker that runs, or run one for the length of this command."""
+    if journal.workers():
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-m", "backend.worker"], stderr=subprocess.DEVNULL)
+    try:
+        began = time.monotonic()
+        while not journal.workers() and process.poll() is None and time.monotonic() - began < WORKER_START_S:
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def follow(journal: Journal, job: int) -> RaceView:
+    """Fold the job's events until it ends, with one line of progress on stderr."""
+    view = RaceView()
+    while True:
+        state = journal.job(job)
+        view.apply_all(journal.events(job, view.last_id))
+        phase = view.phase
+        if phase:
+            left = f", {phase['eta_s']:.0f} s left" if phase.get("eta_s") else ""
+            print(f"\r\033[K{phase['name']} {phase['done']:.3g} of {phase['total']:.3g}{left}", end="", file=sys.stderr)
+        if state is None or state.ended:
+            view.apply_all(journal.events(job, view.last_id))
+            print(file=sys.stderr)
+            return view
+        time.sleep(0.2)
+
+
+def report(view: RaceView, race: Race) -> dict[str, Any]:
+    """One JSON object: per lane figures, receipt and text; the verdict with its intervals."""
+    return {
+        "state": view.state,
+        "race": race.model_dump(mode="json"),
+        "machine": {key: view.opened.get(key) for key in ("hardware", "versions")},
+        "lanes": {name: _lane(lane, view) for name, lane in view.lanes.items()},
+        "verdict": view.verdict,
+        "card": view.card,
+        "wall_s": view.wall_s,
+    }
+
+
+def _lane(lane: LaneView, view: RaceView) -> dict[str, Any]:
+    figures = (view.verdict or {}).get("lanes", {}).get(lane.name, {})
+    return {
+        "label": lane.label,
+        "ttft_s": figures.get("ttft_s", lane.ttft_s),
+        "tpot_s": figures.get("tpot_s"),
+        "tokens_per_s": figures.get("tokens_per_s", lane.tokens_per_s),
+        "memory": lane.memory,
+        "kld": figures.get("kld"),
+        "kld_prefill": figures.get("kld_prefill"),
+        "top1": figures.get("top1"),
+        "perplexity": lane.perplexity or None,
+        "answers": lane.answers or None,
+        "speculation": figures.get("speculation"),
+        "receipt": lane.receipt,
+        "text": lane.text,
+        "ids": lane.ids,
+        "failure": lane.failure,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The lanes as a table of plain text."""
+    rows = [("lane", "recipe", "tokens/s", "ratio", "interval", "held MB", "KLD", "top-1", "perplexity")]
+    verdict = (result["verdict"] or {}).get("lanes", {})
+    for name, lane in result["lanes"].items():
+        speed = verdict.get(name, {}).get("speed", {})
+        memory = lane["memory"]
+        held = (memory["weights_bytes"] + memory["kv_bytes"]) / 1e6 if memory else None
+        interval = f"{speed['low']:.3g} to {speed['high']:.3g}" if "low" in speed else ""
+        figures = (
+            lane["tokens_per_s"],
+            speed.get("ratio"),
+            interval,
+            held,
+            (lane["kld"] or {}).get("mean"),
+            lane["top1"],
+            (lane["perplexity"] or {}).get("value"),
+        )
+        tag = " (simulated)" if verdict.get(name, {}).get("simulated") else ""
+        rows.append((name, lane["label"] + tag, *(_cell(figure) for figure in figures)))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _cell(figure: Any) -> str:
+    if figure is None:
+        return "-"
+    return figure if isinstance(figure, str) else f"{figure:.3g}"

@@ -1,0 +1,53 @@
+"""What a lane's text is worth: the project's own metric modules, run by `evaluate` from their folders."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import evaluate
+
+from backend.engine.quality import first_choice
+from backend.storyteller.stories import END, exam
+from backend.techniques.base import Subject
+
+_FOLDER = Path(__file__).resolve().parents[1] / "evaluations"
+EXAM_SEED = 5000
+
+
+@cache
+def metric(name: str) -> evaluate.EvaluationModule:
+    """One of the project's metric modules, loaded from its folder with no network."""
+    return evaluate.load(str(_FOLDER / name))
+
+
+def answer_questions(subject: Subject, count: int) -> dict[str, Any]:
+    """Exact match on `count` questions over stories never seen in training; an answer is one token."""
+    pairs = exam(EXAM_SEED, count)
+    given = []
+    for story, question in pairs:
+        ids = subject.tokenizer.encode(f"{END}{story} {question.text}", add_special_tokens=False)
+        given.append(subject.tokenizer.decode([first_choice(subject, ids)]))
+    result = metric("storyteller_match").compute(
+        predictions=given,
+        references=[question.answer for _, question in pairs],
+        kinds=[question.kind for _, question in pairs],
+    )
+    return {
+        "right": sum(result["marks"]),
+        "asked": count,
+        "marks": result["marks"],
+        "by_kind": result["by_kind"],
+        "protocol": f"exact match, {count} held-out stories, one greedy token each",
+    }
+
+
+def text_overlap(reference: str, text: str) -> float:
+    """ROUGE-L F-measure of a text against the baseline's."""
+    return float(metric("rouge_l").compute(predictions=[text], references=[reference])["rouge_l"])
+
+
+def perplexity(sums: list[float], tokens: list[int]) -> float:
+    """Perplexity over windows."""
+    return float(metric("held_out_perplexity").compute(predictions=sums, references=tokens)["perplexity"])

@@ -1,0 +1,44 @@
+"""The receipt: what is true of a live model, read back from it and never echoed from the request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from backend.recipe.recipe import Recipe
+from backend.techniques.base import Effect, Subject
+from backend.techniques.registry import read_back
+from backend.techniques.storage import held_weights, weight_bytes
+
+
+def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
+    """Plain data: layers, bytes, heads, device, threads, and the effect of every switch of the recipe."""
+    model, config = subject.model, subject.model.config
+    effects: list[Effect] = [read_back(subject, switch) for switch in recipe.pipeline]
+    classes = Counter(type(m).__name__ for m in model.modules() if _computes(m))
+    dtypes = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
+    held, numbers = weight_bytes(model), held_weights(model)
+    return {
+        "device": str(subject.device),
+        "threads": torch.get_num_threads(),
+        "layers": getattr(config, "num_hidden_layers", None),
+        "heads": getattr(config, "num_attention_heads", None),
+        "kv_heads": getattr(config, "num_key_value_heads", None),
+        "head_dim": getattr(config, "head_dim", None),
+        "layer_classes": dict(classes),
+        "parameter_dtypes": dict(dtypes),
+        "weights_bytes": held,
+        "bits_per_weight": round(8 * held / numbers, 3) if numbers else None,
+        "attention": config._attn_implementation,
+        "cache": "DynamicCache" if subject.plan.make_cache is None else type(subject.plan.make_cache(32)).__name__,
+        "compiled": subject.plan.forward is not None,
+        "effects": [effect.as_dict() for effect in effects],
+    }
+
+
+def _computes(module: nn.Module) -> bool:
+    """Leaf modules that hold weights, packed ones included."""
+    return not list(module.children()) and bool(list(module.parameters()) or list(module.buffers()))

@@ -1,0 +1,269 @@
+"""The lane: one process, one model, one recipe. It answers the worker's verbs until it is told to leave.
+
+A verb is a method of `Lane`; it returns plain data. Whatever is counted on the lane clock is measured here, around
+the decoder's own calls and nothing else: scoring, text, memory readings and messages stay off it.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from backend.catalog import ModelRef, resolve
+from backend.engine.answers import answer_questions, perplexity, text_overlap
+from backend.engine.breakdown import linear_share, plain_step_s
+from backend.engine.decode import Decoder, Emission
+from backend.engine.load import load
+from backend.engine.memory import MemoryMeter, device_memory, module_parameters
+from backend.engine.quality import Shadow, compare, prompt_logits, protocol, window_loss, windows
+from backend.engine.receipt import receipt
+from backend.engine.ring import Ring
+from backend.engine.text import Pieces, encode
+from backend.recipe.race import Race
+from backend.techniques.base import Subject
+from backend.techniques.registry import apply_switch
+from backend.techniques.storage import weight_bytes
+from backend.texts import held_out_text
+
+Progress = Callable[[float, str], None]
+
+
+class Lane:
+    """One model under one recipe, and what it has done so far."""
+
+    def __init__(self, name: str, spec: dict[str, Any], progress: Progress) -> None:
+        self.meter = MemoryMeter()
+        self.race = Race.read(spec)
+        self.recipe = dict(self.race.lanes)[name]
+        self.name = name
+        self._progress = progress
+        self._ring: Ring | None = None
+        self._shadow: Shadow | None = None
+        self._decoder: Decoder | None = None
+        self._held_rows: torch.Tensor | None = None  # logits of the prompt while they are compared
+        self._sums: list[float] = []  # nats a window of held-out text
+        self._counts: list[int] = []
+
+    # Getting ready
+
+    def load(self) -> dict[str, Any]:
+        """Load the model, encode the prompt."""
+        ref = resolve(self.race.model, self.race.revision)
+        self._ref: ModelRef = ref
+        device = self.recipe.get("device")
+        self.subject: Subject = load(
+            ref,
+            device=getattr(device, "name", None),
+            trust_remote_code=self.race.trust_remote_code,
+            progress=self._progress,
+        )
+        self.prompt = encode(self.subject, self.race.prompt)
+        text = held_out_text(ref)
+        self._source = text.source
+        self._held_out = encode(self.subject, text.text[: 8 * max(4096, self.race.measure.quality_tokens)])
+        self.subject.sample_ids = self._held_out[-512:]
+        return {
+            "parameters": module_parameters(self.subject.model),
+            "prompt_tokens": len(self.prompt),
+            "vocab": self.subject.model.get_output_embeddings().weight.shape[0],
+            "context": self.subject.facts.context,
+            "scored": not self.subject.facts.random_weights,
+        }
+
+    def transform(self) -> dict[str, Any]:
+        """Apply the recipe."""
+        self.subject.progress = self._progress
+        for switch in self.recipe.pipeline:
+            self._progress(0.0, switch.title)
+            apply_switch(self.subject, switch)
+        gc.collect()
+        self.meter.start_peak()  # what loading and packing took is not what running takes
+        return {}
+
+    def warm(self, ring: str | None, vocab: int) -> dict[str, Any]:
+        """Run a few tokens so that kernels and caches are warm; then read the receipt."""
+        if ring:
+            self._ring = Ring(ring, vocab)
+        decoder = self._new_decoder()
+        decoder.start(self.prompt, room=8)
+        for _ in range(4):
+            decoder.step()
+        facts = receipt(self.subject, self.recipe)
+        return {
+            "label": self.recipe.label,
+            "parameters": module_parameters(self.subject.model),
+            "receipt": facts,
+            "memory": self.memory(decoder),
+        }
+
+    def _new_decoder(self) -> Decoder:
+        return Decoder(self.subject, self.race.sampling, self.race.seed)
+
+    # The race
+
+    def slice(self, budget_s: float) -> dict[str, Any]:
+        """Compute for about `budget_s` on the lane clock, a step at least; the first slice begins with the prefill."""
+        most = self._ring.rows if self._ring else 64
+        self.meter.start_peak()
+        emitted: list[Emission] = []
+        clocks: list[float] = []
+        if self._decoder is None:
+            self._begin()
+            emitted, self.clock = self._timed(lambda: [self._decoder.start(self.prompt, self.race.max_new_tokens)])
+            clocks = [self.clock]
+        deadline = self.clock + budget_s
+        while self.clock < deadline and self._left(emitted) > 0:
+            if len(emitted) + self._round > most:
+                break
+            step, spent = self._timed(self._decoder.step)
+            self.clock += spent
+            step = step[: self._left(emitted)]
+            emitted += step
+            clocks += [self.clock] * len(step)
+        return self._report(emitted, clocks)
+
+    def _begin(self) -> None:
+        self._decoder = self._new_decoder()
+        self._pieces = Pieces(self.subject, self.prompt)
+        self._emitted = 0
+        self.clock = 0.0
+        proposer = self.subject.plan.proposer
+        self._round = 1 + proposer.width if proposer else 1
+
+    def _timed(self, work: Callable[[], list[Emission]]) -> tuple[list[Emission], float]:
+        started = time.perf_counter()
+        emitted = work()  # token ids are read on the host, so an asynchronous device has been waited for
+        return emitted, time.perf_counter() - started
+
+    def _left(self, emitted: list[Emission]) -> int:
+        if self.race.stop_at_end and emitted and emitted[-1].token in self._ends:
+            return 0
+        return self.race.max_new_tokens - self._emitted - len(emitted)
+
+    @property
+    def _ends(self) -> set[int]:
+        end = self.subject.model.generation_config.eos_token_id
+        return set(end) if isinstance(end, list) else {end}
+
+    def _report(self, emitted: list[Emission], clocks: list[float]) -> dict[str, Any]:
+        """What the slice gave, as plain data; the baseline's rows go into the ring. Off the clock."""
+        left = self._left(emitted)
+        start = self._emitted
+        if self.name == "base" and self._ring:
+            for row, emission in enumerate(emitted):
+                self._ring.write(row, emission.logits)
+        self._emitted += len(emitted)
+        reply: dict[str, Any] = {
+            "clock": self.clock,
+            "finished": left <= 0,
+            "tokens": {
+                "start": start,
+                "ids": [e.token for e in emitted],
+                "texts": [self._pieces.add(e.token) for e in emitted],
+                "clock": clocks,
+                "drafted": [int(e.drafted) for e in emitted],
+            },
+            "memory": self.memory(self._decoder),
+        }
+        if self._decoder.speculation:
+            reply["speculation"] = self._decoder.speculation.as_dict()
+        return reply
+
+    def memory(self, decoder: Decoder) -> dict[str, Any]:
+        """Weights, KV cache and the rest of what is resident, and the peak on the clock; in bytes."""
+        shadow = self._shadow.kv_bytes if self._shadow else 0
+        weights, kv = weight_bytes(self.subject.model), decoder.kv_bytes
+        if self.subject.plan.proposer:
+            weights += getattr(self.subject.plan.proposer, "weights_bytes", 0)
+            kv += getattr(self.subject.plan.proposer, "kv_bytes", 0)
+        resident = self.meter.resident_bytes - shadow
+        device = device_memory(self.subject.device)
+        return {
+            "weights_bytes": weights,
+            "kv_bytes": kv,
+            "other_bytes": max(0, resident - weights - kv) if device is None else 0,
+            "resident_bytes": resident,
+            "peak_bytes": self.meter.note_peak(uncounted=shadow),
+            "device": device,
+        }
+
+    # Quality, off the clock
+
+    def score(self, tokens: list[int]) -> dict[str, Any]:
+        """Score the baseline's latest tokens, whose rows stand in the ring, in the shapes of decoding."""
+        if self._shadow is None:
+            self._shadow = Shadow(self.subject, self.prompt, self.race.max_new_tokens)
+        return self._shadow.score(self._ring.read(0, len(tokens)), tokens)
+
+    def hold_prompt(self) -> dict[str, Any]:
+        """Compute the prompt's logits in one call, as prefill does, and hold them for the comparison."""
+        self._held_rows = prompt_logits(self.subject, self.prompt)
+        return {"rows": len(self._held_rows), "ring_rows": self._ring.rows}
+
+    def publish_prompt(self, start: int, count: int) -> dict[str, Any]:
+        """The baseline puts rows of the prompt into the ring."""
+        for row, logits in enumerate(self._held_rows[start : start + count]):
+            self._ring.write(row, logits)
+        return {}
+
+    def score_prompt(self, start: int, count: int) -> dict[str, Any]:
+        """A variant compares its own rows of the prompt with those in the ring."""
+        rows = self._held_rows[start : start + count]
+        first = len(self.prompt) - len(self._held_rows) + start
+        return compare(self._ring.read(0, count), rows, self.prompt[first : first + count])
+
+    def release(self) -> dict[str, Any]:
+        """Let go of what only scoring needed."""
+        self._held_rows = self._shadow = None
+        return {}
+
+    def perplexity(self) -> dict[str, Any]:
+        """Read one more window of held-out text; `total` 0 where there is too little text for one."""
+        parts = list(windows(self._held_out, self.race.measure.quality_tokens))
+        if len(self._sums) < len(parts):
+            nll, tokens = window_loss(self.subject, parts[len(self._sums)])
+            self._sums.append(nll)
+            self._counts.append(tokens)
+        return {
+            "done": len(self._sums),
+            "total": len(parts),
+            "sums": self._sums,
+            "counts": self._counts,
+            "value": perplexity(self._sums, self._counts) if self._sums else None,
+            "protocol": protocol(self._source, sum(self._counts)),
+        }
+
+    def answers(self) -> dict[str, Any]:
+        """Answer questions on held-out stories; empty for models that are not storytellers."""
+        if self._ref.kind != "shipped" or not self.race.measure.questions:
+            return {}
+        return answer_questions(self.subject, self.race.measure.questions)
+
+    def overlap(self, texts: dict[str, list[str]]) -> dict[str, Any]:
+        """ROUGE-L of each (baseline, variant) pair of texts."""
+        return {name: text_overlap(*pair) for name, pair in texts.items()}
+
+    # The measurement
+
+    def request(self, tokens: int) -> dict[str, Any]:
+        """One whole request: when each token was out, in seconds since it began."""
+        decoder = self._new_decoder()
+        emitted_s: list[float] = []
+        started = time.perf_counter()
+        decoder.start(self.prompt, room=tokens)
+        emitted_s.append(time.perf_counter() - started)
+        while len(emitted_s) < tokens:
+            count = len(decoder.step())
+            emitted_s += [time.perf_counter() - started] * count
+        return {"emitted_s": emitted_s[:tokens], "ttft_s": emitted_s[0], "output_tokens": tokens}
+
+    def breakdown(self) -> dict[str, Any]:
+        """Measured shares: of the linear layers in a step, and a plain step's time where a proposer is on."""
+        facts: dict[str, Any] = {"linear_share": linear_share(self.subject, self.prompt)}
+        if self.subject.plan.proposer:
+            facts["plain_step_s"] = plain_step_s(self.subject, self.prompt)
+        return facts

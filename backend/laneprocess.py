@@ -1,0 +1,59 @@
+"""The process around a lane: verbs come in over a pipe, plain data goes out, and every death has a cause."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from backend.recipe.base import RecipeError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends; elsewhere the closed pipe ends it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def serve(connection: Connection, name: str, spec: dict[str, Any]) -> None:
+    """Answer ("verb", {arguments}) with ("progress", ...)* and then ("done" | "refused" | "failed", {...})."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its lanes itself
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from backend.lane import Lane  # after the fork: it brings torch
+
+    def progress(share: float, text: str) -> None:
+        connection.send(("progress", {"share": share, "text": text}))
+
+    lane: Lane | None = None
+    while True:
+        try:
+            verb, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            if lane is None:
+                lane = Lane(name, spec, progress)
+            reply = ("done", getattr(lane, verb)(**arguments))
+        except RecipeError as error:
+            reply = ("refused", error.card())
+        except Exception as error:  # the process boundary: whatever it was becomes an event
+            reply = ("failed", failure(error))
+        connection.send(reply)
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Cause, detail and remedy of an exception in a lane."""
+    text = f"{type(error).__name__}: {error}"
+    short = text if len(text) < 500 else text[:500] + " ..."
+    out_of_memory = isinstance(error, MemoryError) or any(
+        words in text for words in ("OutOfMemoryError", "out of memory", "can't allocate memory")
+    )
+    if out_of_memory:
+        return {"cause": "out of memory", "detail": short, "remedy": "Use fewer bits, fewer lanes or a shorter text."}
+    return {"cause": "exception", "detail": short, "remedy": "Switch off one choice at a time to find which one it is."}

@@ -1,0 +1,160 @@
+"""The worker: claims jobs, runs them, writes the journal. Loads no model itself.
+
+`python -m backend.worker` runs until it is told to stop. Races go one at a time, in the order in which they were
+asked for; fetching a model goes on beside them in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+
+from backend.catalog import model_facts, resolve
+from backend.executors.local import LocalExecutor
+from backend.forecast import check_memory
+from backend.gemma import fetch
+from backend.journal import Job, Journal, JournalFull
+from backend.phases import run_phases
+from backend.raceway import Cancelled, Raceway
+from backend.recipe.base import RecipeError
+from backend.recipe.race import Race
+
+IDLE_S = 0.1
+BEAT_S = 2.0
+log = logging.getLogger("headway.worker")
+
+
+class Worker:
+    """One process that takes jobs; its name says which process it is, so that a dead one is known as dead."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+        self.stopping = threading.Event()
+        self.executor = LocalExecutor()
+        self._beaten = 0.0
+
+    def beat(self) -> None:
+        """Say every two seconds that the worker lives; end the job in hand when the worker is to stop."""
+        if self.stopping.is_set():
+            raise Cancelled
+        if time.monotonic() - self._beaten > BEAT_S:
+            self.journal.beat(self.name, os.getpid())
+            self._beaten = time.monotonic()
+
+    def run(self) -> None:
+        """Claim and run until stopped."""
+        self.beat()
+        self.journal.fail_orphans(alive=[name for name in self.journal.workers() if _lives(name)])
+        self.executor.prepare()
+        threading.Thread(target=self._fetch_models, name="fetch", daemon=True).start()
+        while not self.stopping.is_set():
+            self.beat()
+            job = self.journal.claim(self.name, "race")
+            if job:
+                end_well(self.journal, job, lambda job=job: self._race(job))
+            else:
+                self.stopping.wait(IDLE_S)
+        self.journal.leave(self.name)
+
+    def _race(self, job: Job) -> dict[str, float]:
+        race = Race.read(job.spec)
+        facts = model_facts(resolve(race.model, race.revision))
+        for _, recipe in race.lanes:
+            recipe.check(facts)
+        check_memory(race, facts)
+        with Raceway(self.journal, job.id, race, self.executor, self.beat).running() as way:
+            run_phases(way)
+            return {"wall_s": way.wall_s}
+
+    def _fetch_models(self) -> None:
+        """Take fetch jobs, beside the races and with a journal connection of its own."""
+        with Journal(self.journal.path) as journal:
+            while not self.stopping.wait(IDLE_S * 5):
+                job = journal.claim(self.name, "gemma")
+                if job:
+                    end_well(journal, job, lambda job=job: self._gemma(journal, job))
+
+    def _gemma(self, journal: Journal, job: Job) -> dict[str, float]:
+        began = time.monotonic()
+
+        def progress(share: float, text: str) -> None:
+            eta = (time.monotonic() - began) * (1 - share) / share if share else None
+            data = {"name": "fetching", "done": share, "total": 1.0, "eta_s": eta, "text": text}
+            journal.append(job.id, [("phase", None, data)])
+
+        def cancelled() -> bool:
+            return self.stopping.is_set() or journal.cancelled(job.id)
+
+        fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
+        if cancelled():
+            raise Cancelled
+        return {"wall_s": time.monotonic() - began}
+
+
+def end_well(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -> None:
+    """Run a job; whatever happens it ends in a state with a reason, and what it measured stays."""
+    try:
+        data = work()
+        journal.append(job.id, [("finished", None, data)])
+        journal.finish(job.id, "finished")
+    except Cancelled:
+        journal.append(job.id, [("cancelled", None, {})])
+        journal.finish(job.id, "cancelled")
+    except RecipeError as error:
+        _fail(journal, job, error.card())
+    except JournalFull as error:
+        log.error("job %d: the journal's disk is full: %s", job.id, error)
+        card = {
+            "field": "journal",
+            "value": f"the disk of {journal.path.parent} is full",
+            "allowed": "some megabytes free",
+            "remedy": "Free some space and race again. What was written before stays.",
+        }
+        journal.use_reserve()
+        _fail(journal, job, card)
+    except Exception as error:  # the process boundary: a job that breaks must not end the worker
+        log.exception("job %d failed", job.id)
+        remedy = "This is a fault of Headway: see worker.log in its state folder."
+        card = {"field": "race", "value": f"{type(error).__name__}: {error}", "allowed": "no fault", "remedy": remedy}
+        _fail(journal, job, card)
+
+
+def _fail(journal: Journal, job: Job, card: dict[str, str]) -> None:
+    journal.append(job.id, [("failed", None, {"card": card})])
+    journal.finish(job.id, "failed")
+
+
+def _lives(name: str) -> bool:
+    """Whether the process of a worker's name still runs on this machine."""
+    host, pid, created = name.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.0f}" == created
+    except psutil.NoSuchProcess:
+        return False
+
+
+def main() -> None:
+    """Run one worker until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m backend worker", description=main.__doc__)
+    parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    with Journal() as journal:
+        worker = Worker(journal)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stopping.set())
+        worker.run()
+
+
+if __name__ == "__main__":
+    main()
