@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from backend.laneprocess import die_with_parent
+from backend.tether import die_with_parent
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
 from backend.recipe.base import RecipeError
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends; elsewhere the closed pipe ends it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+from backend.tether import die_with_parent
 
 
 def serve(connection: Connection, name: str, spec: dict[str, Any]) -> None:
