@@ -1,0 +1,190 @@
+"""The catalog: which models there are, and what is known of one before a weight is read."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from backend.devices import devices
+from backend.ggufheader import read_gguf
+from backend.journal import state_folder
+from backend.modelconfig import Sizes, read_config, sizes, text_part
+from backend.modelref import ModelRef, bad_model
+from backend.recipe.base import RecipeError
+from backend.recipe.facts import ModelFacts
+from backend.shapes import PREFIX, SHAPES, shape_config
+from backend.weightfiles import Entry, read_entries
+
+__all__ = ["ModelRef", "devices", "menu", "model_facts", "read_config", "resolve"]
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+SHIPPED = {"storyteller": "Storyteller, 26M", "storyteller-draft": "Storyteller draft, 2M"}
+GEMMA = "gemma"
+GEMMA_FOLDER = "gemma-3-270m"
+GEMMA_MARKER = "complete.json"  # written last: a folder without it was not finished
+_TWO_MODELS = "Config and weights are of two models: get both again."
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def gemma_folder() -> Path:
+    """Where the fetched Gemma lies, whether it is there or not."""
+    return state_folder() / "models" / GEMMA_FOLDER
+
+
+def gemma_is_fetched() -> bool:
+    """Whether all of it is there."""
+    return (gemma_folder() / GEMMA_MARKER).exists()
+
+
+def resolve(name: str, revision: str | None = None) -> ModelRef:
+    """Find the model that a name means: shipped, 'gemma', a shape, a folder, a GGUF file, or a Hub id.
+
+    Raises:
+        RecipeError: when there is no such model; nothing is fetched and no weight is read.
+    """
+    name = name.strip()
+    if name in SHIPPED:
+        return _shipped(name)
+    if name == GEMMA:
+        if not gemma_is_fetched():
+            remedy = "Press 'Get Gemma' on the Bench, or run `python -m backend.gemma`."
+            raise bad_model(name, "a model that has been fetched", remedy)
+        return ModelRef(name, "fetched", gemma_folder())
+    if name.startswith(PREFIX):
+        shape_config(name)
+        return ModelRef(name, "shape")
+    path = Path(name).expanduser()
+    if name.lower().endswith(".gguf"):
+        if not path.is_file():
+            raise bad_model(name, "an existing GGUF file", "Correct the path; write it from the root of the disk.")
+        return ModelRef(name, "gguf", path.resolve())
+    if path.is_dir():
+        return _folder(name, path.resolve())
+    if _HUB_ID.fullmatch(name):
+        return ModelRef(name, "hub", None, revision)
+    raise _unknown(name)
+
+
+def _shipped(name: str) -> ModelRef:
+    if not (MODELS / name / "config.json").exists():
+        raise bad_model(name, "a shipped model that is there", "Restore the folder models, or run `make models`.")
+    return ModelRef(name, "shipped", MODELS / name)
+
+
+def _folder(name: str, path: Path) -> ModelRef:
+    if not (path / "config.json").exists():
+        remedy = "Give the folder that holds config.json and model.safetensors."
+        raise bad_model(name, "a folder with a config.json", remedy)
+    return ModelRef(name, "folder", path)
+
+
+def _unknown(name: str) -> RecipeError:
+    known = [*SHIPPED, GEMMA, *(PREFIX + shape for shape in SHAPES)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    remedy = f"Did you mean {close[0]}?" if close else "Correct the name or the path."
+    return bad_model(name, f"{', '.join(known)}, a folder, a GGUF file, or a Hub id such as org/name", remedy)
+
+
+def menu() -> list[tuple[str, str, bool]]:
+    """What a page offers: (name, title, whether it can be loaded now)."""
+    shipped = [(name, title, (MODELS / name / "config.json").exists()) for name, title in SHIPPED.items()]
+    shapes = [(PREFIX + shape, f"{shape}, random weights", True) for shape in SHAPES]
+    return [*shipped, (GEMMA, "Gemma 3, 270M", gemma_is_fetched()), *shapes]
+
+
+def model_facts(ref: ModelRef, trust_remote_code: bool = False) -> ModelFacts:
+    """Facts from the config and the weight files' headers; everything that can be wrong without loading is checked.
+
+    Raises:
+        RecipeError: for a config, weights or code that cannot be used.
+    """
+    config = read_config(ref)
+    if config.get("auto_map") and not trust_remote_code:
+        allowed = "a model that transformers knows by itself"
+        remedy = "It brings code of its own, which may do anything. Allow it (trust_remote_code) only if you know it."
+        raise bad_model(ref.name, allowed, remedy)
+    found = sizes(ref.name, config)
+    entries: dict[str, Entry] | None = None
+    if ref.kind in ("shipped", "fetched", "folder"):
+        entries = read_entries(ref.place)
+        if "quantization_config" not in config:  # packed weights have shapes of their own
+            _compare(ref, found, entries)
+    return _facts(ref, config, found, entries)
+
+
+def _facts(ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[str, Entry] | None) -> ModelFacts:
+    kind = text_part(config).get("model_type", config["model_type"])
+    table = found.vocab * found.hidden
+    tied = _tied(config, kind, entries)
+    if entries:
+        parameters = sum(e.numel for n, e in entries.items() if not (tied and n.endswith("lm_head.weight")))
+    elif ref.kind == "gguf":
+        parameters = sum(Entry("", shape).numel for shape in read_gguf(ref.place).shapes.values())
+    else:
+        parameters = _count(found, config, tied)
+    return ModelFacts(
+        name=ref.name,
+        architecture=kind,
+        layers=found.layers,
+        hidden=found.hidden,
+        ffn=found.ffn,
+        heads=found.heads,
+        kv_heads=found.kv_heads,
+        head_dim=found.head_dim,
+        vocab=found.vocab,
+        context=found.context,
+        parameters=parameters,
+        embedding_parameters=table,
+        tied=tied,
+        sliding_window=found.sliding_window,
+        sliding_layers=found.sliding_layers,
+        random_weights=ref.kind == "shape",
+        devices=devices(),
+    )
+
+
+def _tied(config: dict[str, Any], kind: str, entries: dict[str, Entry] | None) -> bool:
+    """Whether the head is the embedding: the config says it, or else the weights, or else the family's custom."""
+    stated = config.get("tie_word_embeddings", text_part(config).get("tie_word_embeddings"))
+    if isinstance(stated, bool):
+        return stated
+    if entries is not None:
+        return not any(name.endswith("lm_head.weight") for name in entries)
+    return kind.startswith(("gemma", "gpt2"))
+
+
+def _count(found: Sizes, config: dict[str, Any], tied: bool) -> int:
+    """Parameters from sizes alone: embedding, head, attention, gated MLP (of every expert) and norms."""
+    part = text_part(config)
+    experts = part.get("num_local_experts") or part.get("num_experts") or 1
+    ffn = part.get("moe_intermediate_size") or found.ffn
+    attention = 2 * found.hidden * found.head_dim * (found.heads + found.kv_heads)
+    biases = found.head_dim * (found.heads + 2 * found.kv_heads) if part["model_type"] == "qwen2" else 0
+    layer = attention + biases + experts * 3 * found.hidden * ffn + 2 * found.hidden
+    tables = found.vocab * found.hidden * (1 if tied else 2)
+    return tables + found.layers * layer + found.hidden
+
+
+def _compare(ref: ModelRef, found: Sizes, entries: dict[str, Entry]) -> None:
+    """Refuse weights whose shapes are not those that the config states."""
+    query, key = found.heads * found.head_dim, found.kv_heads * found.head_dim
+    stated = {
+        "embed_tokens.weight": (found.vocab, found.hidden),
+        "layers.0.self_attn.q_proj.weight": (query, found.hidden),
+        "layers.0.self_attn.k_proj.weight": (key, found.hidden),
+        "layers.0.self_attn.o_proj.weight": (found.hidden, query),
+        "layers.0.mlp.gate_proj.weight": (found.ffn, found.hidden),
+        "layers.0.mlp.down_proj.weight": (found.hidden, found.ffn),
+    }
+    for name, entry in entries.items():
+        for leaf, shape in stated.items():
+            if name.endswith(leaf) and "vision" not in name and entry.shape != shape:
+                given = f"{name} is {' x '.join(map(str, entry.shape))}"
+                allowed = f"{' x '.join(map(str, shape))}, as config.json says"
+                raise bad_model(f"{ref.name}: {given}", allowed, _TWO_MODELS)
+    numbers = [int(m[1]) for m in (re.search(r"(?<!vision_)model\.layers\.(\d+)\.", name) for name in entries) if m]
+    if numbers and max(numbers) + 1 != found.layers:
+        given, allowed = f"{ref.name}: {max(numbers) + 1} layers", f"{found.layers} layers, as config.json says"
+        raise bad_model(given, allowed, _TWO_MODELS)
