@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -49,11 +49,22 @@ def _translate(cls: type[BaseModel], error: ValidationError, where: str) -> Reci
     path = ".".join(str(part) for part in first["loc"])
     field = ".".join(part for part in (where, path) if part) or cls.__name__
     if first["type"] == "extra_forbidden":
-        known = ", ".join(cls.model_fields)
+        known = ", ".join(_model_at(cls, first["loc"][:-1]).model_fields)
         return RecipeError(field, first["input"], f"one of the keys {known}", "Remove the key or correct its spelling.")
     if first["type"] == "missing":
         return RecipeError(field, "nothing", "a value", "Add the key.")
     return RecipeError(field, first["input"], _allowed(first), "Change the value to one that is allowed.")
+
+
+def _model_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model inside `cls` to which a path of keys and indices leads."""
+    for part in path:
+        field = cls.model_fields.get(str(part))
+        if field is None:
+            continue  # an index into a list of models
+        kinds = (field.annotation, *get_args(field.annotation))
+        cls = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), cls)
+    return cls
 
 
 def _allowed(first: Any) -> str:

@@ -1,0 +1,75 @@
+"""`python -m backend.checks.docs [--write]`: the generated parts of README.md, and whether they are up to date.
+
+A part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from backend.recipe.race import all_presets
+from backend.recipe.switch import all_switches
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def techniques_table() -> str:
+    """Every switch that a recipe may hold, in pipeline order, as a Markdown table."""
+    lines = ["| kind | switch | what it does and costs | source |", "| --- | --- | --- | --- |"]
+    for kind, switch in all_switches().items():
+        tag = " (quality only: speed `simulated`)" if switch.simulated else ""
+        cells = (f"`{kind}`", switch.title, switch.summary + tag, switch.source or "-")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def presets_table() -> str:
+    """Every preset with what to look at, as a Markdown table."""
+    lines = ["| preset | model | look at |", "| --- | --- | --- |"]
+    for name, preset in all_presets().items():
+        cells = (f"`{name}`", preset.race.model, preset.look_at)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+PARTS = {"techniques": techniques_table, "presets": presets_table}
+
+
+def regenerated(text: str) -> str:
+    """The text with every generated part made anew.
+
+    Raises:
+        ValueError: when the markers of a part are missing.
+    """
+    for name, make in PARTS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"the markers {begin} and {end} are missing")
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    """Check the generated parts of README.md, or write them."""
+    parser = argparse.ArgumentParser(prog="python -m backend.checks.docs", description=main.__doc__)
+    parser.add_argument("--write", action="store_true", help="write what has changed")
+    arguments = parser.parse_args()
+    text = README.read_text(encoding="utf-8")
+    wanted = regenerated(text)
+    if text == wanted:
+        print("docs: the generated parts of README.md are up to date")
+        return 0
+    if arguments.write:
+        README.write_text(wanted, encoding="utf-8")
+        print("docs: README.md written")
+        return 0
+    print("docs: the generated parts of README.md are out of date: make docs (python -m backend.checks.docs --write)")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
