@@ -1,0 +1,94 @@
+"""Text to tokens and back, token by token, without ever showing half a character."""
+
+from __future__ import annotations
+
+from backend.recipe.base import RecipeError
+from backend.techniques.base import Subject
+
+_HELD = "\ufffd"  # what a decoder puts where bytes are no character, or not yet
+_MOST_HELD = 8  # tokens: a character has 4 bytes at most, and a token may end within the next one; more is broken
+
+
+def encode(subject: Subject, text: str) -> list[int]:
+    """Token ids of a text, with the opening token that the model was trained with.
+
+    A shape has no tokenizer: each byte of the text becomes one token, modulo the vocabulary.
+
+    Raises:
+        RecipeError: when the tokenizer knows tokens that the model has no embedding for.
+    """
+    tokenizer, vocab = subject.tokenizer, subject.facts.vocab
+    if tokenizer is None:
+        return [byte % vocab for byte in text.encode("utf-8")]
+    ids: list[int] = tokenizer.encode(text)
+    opening = tokenizer.bos_token_id
+    # Tokenizers that decide for themselves say so with add_bos_token or add it; the storyteller's does neither.
+    if opening is not None and getattr(tokenizer, "add_bos_token", None) is None and ids[:1] != [opening]:
+        ids = [opening, *ids]
+    if max(ids, default=0) >= vocab:
+        remedy = "Tokenizer and weights are of two models: get both again."
+        raise RecipeError("model", f"token {max(ids)}", f"tokens below the model's vocabulary of {vocab}", remedy)
+    return ids
+
+
+def check_length(subject: Subject, prompt: list[int], new_tokens: int) -> None:
+    """Refuse what does not fit into the model's context.
+
+    Raises:
+        RecipeError: naming the prompt, or the tokens asked for when the prompt alone would fit.
+    """
+    context = subject.facts.context
+    if len(prompt) >= context:
+        allowed = f"fewer than {context:,} tokens, the model's context"
+        raise RecipeError("prompt", f"{len(prompt):,} tokens", allowed, "Shorten the prompt.")
+    if len(prompt) + new_tokens > context:
+        allowed = f"at most {context - len(prompt):,} after this prompt: the model's context is {context:,} tokens"
+        raise RecipeError("max_new_tokens", new_tokens, allowed, "Ask for fewer tokens or shorten the prompt.")
+
+
+class Pieces:
+    """The text of one token after the other. Tokens that hold part of a character only are held back.
+
+    The pieces, `flush()` included, join to the text that the tokens have together, if their bytes are text at all.
+    """
+
+    def __init__(self, subject: Subject, prompt: list[int]) -> None:
+        """Begin after the prompt's tokens, which are not given out."""
+        self._tokenizer = subject.tokenizer
+        # A token's text depends on what stands before it: a word's first piece begins with a space or does not.
+        self._before = list(prompt[-8:])
+        self._held: list[int] = []
+
+    def add(self, token: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        if self._tokenizer is None:
+            return f"{token} "
+        self._held.append(token)
+        text = self._text()
+        if text.endswith(_HELD) and len(self._held) < _MOST_HELD:
+            return ""
+        return self._release(text)
+
+    def flush(self) -> str:
+        """What is still held when no more tokens come."""
+        return self._release(self._text()) if self._held else ""
+
+    def _text(self) -> str:
+        before = self._decode(self._before)
+        return self._decode(self._before + self._held)[len(before) :]
+
+    def _release(self, text: str) -> str:
+        self._before, self._held = self._held, []
+        return text
+
+    def _decode(self, ids: list[int]) -> str:
+        decoded = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(decoded)
+
+
+def piece(subject: Subject, ids_so_far: list[int], new_id: int) -> str:
+    """The text that one more token adds to those so far; empty while a character is incomplete."""
+    pieces = Pieces(subject, ids_so_far[:-_MOST_HELD])
+    for token in ids_so_far[-_MOST_HELD:]:
+        pieces.add(token)
+    return pieces.add(new_id)
