@@ -11,22 +11,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from backend.catalog import ModelRef, resolve
-from backend.engine.answers import answer_questions, perplexity, text_overlap
+from backend.catalog import resolve
 from backend.engine.breakdown import linear_share, plain_step_s
 from backend.engine.decode import Decoder, Emission
 from backend.engine.load import load
+from backend.engine.marker import Marker
 from backend.engine.memory import MemoryMeter, device_memory, module_parameters
-from backend.engine.quality import Shadow, compare, prompt_logits, protocol, window_loss, windows
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
 from backend.engine.text import Pieces, encode
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
+from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.registry import apply_switch
-from backend.techniques.storage import weight_bytes
 from backend.texts import held_out_text
 
 Progress = Callable[[float, str], None]
@@ -41,19 +38,18 @@ class Lane:
         self.recipe = dict(self.race.lanes)[name]
         self.name = name
         self._progress = progress
-        self._ring: Ring | None = None
-        self._shadow: Shadow | None = None
         self._decoder: Decoder | None = None
-        self._held_rows: torch.Tensor | None = None  # logits of the prompt while they are compared
-        self._sums: list[float] = []  # nats a window of held-out text
-        self._counts: list[int] = []
+
+    def answer(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Do what a verb says: one of the lane's own, or one of its marker's."""
+        doer = self if hasattr(type(self), verb) else self.marker
+        return dict(getattr(doer, verb)(**arguments))
 
     # Getting ready
 
     def load(self) -> dict[str, Any]:
         """Load the model, encode the prompt."""
         ref = resolve(self.race.model, self.race.revision)
-        self._ref: ModelRef = ref
         device = self.recipe.get("device")
         self.subject: Subject = load(
             ref,
@@ -63,9 +59,10 @@ class Lane:
         )
         self.prompt = encode(self.subject, self.race.prompt)
         text = held_out_text(ref)
-        self._source = text.source
-        self._held_out = encode(self.subject, text.text[: 8 * max(4096, self.race.measure.quality_tokens)])
-        self.subject.sample_ids = self._held_out[-512:]
+        held_out = encode(self.subject, text.text[: 8 * max(4096, self.race.measure.quality_tokens)])
+        self.subject.sample_ids = held_out[-512:]
+        shipped = ref.kind == "shipped"
+        self.marker = Marker(self.subject, self.race, self.prompt, held_out, text.source, storyteller=shipped)
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),
@@ -87,7 +84,7 @@ class Lane:
     def warm(self, ring: str | None, vocab: int) -> dict[str, Any]:
         """Run a few tokens so that kernels and caches are warm; then read the receipt."""
         if ring:
-            self._ring = Ring(ring, vocab)
+            self.marker.ring = Ring(ring, vocab)
         decoder = self._new_decoder()
         decoder.start(self.prompt, room=8)
         for _ in range(4):
@@ -107,7 +104,7 @@ class Lane:
 
     def slice(self, budget_s: float) -> dict[str, Any]:
         """Compute for about `budget_s` on the lane clock, a step at least; the first slice begins with the prefill."""
-        most = self._ring.rows if self._ring else 64
+        most = self.marker.ring.rows if self.marker.ring else 64
         self.meter.start_peak()
         emitted: list[Emission] = []
         clocks: list[float] = []
@@ -153,9 +150,9 @@ class Lane:
         """What the slice gave, as plain data; the baseline's rows go into the ring. Off the clock."""
         left = self._left(emitted)
         start = self._emitted
-        if self.name == "base" and self._ring:
+        if self.name == "base" and self.marker.ring:
             for row, emission in enumerate(emitted):
-                self._ring.write(row, emission.logits)
+                self.marker.ring.write(row, emission.logits)
         self._emitted += len(emitted)
         reply: dict[str, Any] = {
             "clock": self.clock,
@@ -175,7 +172,7 @@ class Lane:
 
     def memory(self, decoder: Decoder) -> dict[str, Any]:
         """Weights, KV cache and the rest of what is resident, and the peak on the clock; in bytes."""
-        shadow = self._shadow.kv_bytes if self._shadow else 0
+        shadow = self.marker.kv_bytes
         weights, kv = weight_bytes(self.subject.model), decoder.kv_bytes
         if self.subject.plan.proposer:
             weights += getattr(self.subject.plan.proposer, "weights_bytes", 0)
@@ -191,61 +188,10 @@ class Lane:
             "device": device,
         }
 
-    # Quality, off the clock
-
-    def score(self, tokens: list[int]) -> dict[str, Any]:
-        """Score the baseline's latest tokens, whose rows stand in the ring, in the shapes of decoding."""
-        if self._shadow is None:
-            self._shadow = Shadow(self.subject, self.prompt, self.race.max_new_tokens)
-        return self._shadow.score(self._ring.read(0, len(tokens)), tokens)
-
-    def hold_prompt(self) -> dict[str, Any]:
-        """Compute the prompt's logits in one call, as prefill does, and hold them for the comparison."""
-        self._held_rows = prompt_logits(self.subject, self.prompt)
-        return {"rows": len(self._held_rows), "ring_rows": self._ring.rows}
-
-    def publish_prompt(self, start: int, count: int) -> dict[str, Any]:
-        """The baseline puts rows of the prompt into the ring."""
-        for row, logits in enumerate(self._held_rows[start : start + count]):
-            self._ring.write(row, logits)
-        return {}
-
-    def score_prompt(self, start: int, count: int) -> dict[str, Any]:
-        """A variant compares its own rows of the prompt with those in the ring."""
-        rows = self._held_rows[start : start + count]
-        first = len(self.prompt) - len(self._held_rows) + start
-        return compare(self._ring.read(0, count), rows, self.prompt[first : first + count])
-
-    def release(self) -> dict[str, Any]:
-        """Let go of what only scoring needed."""
-        self._held_rows = self._shadow = None
-        return {}
-
-    def perplexity(self) -> dict[str, Any]:
-        """Read one more window of held-out text; `total` 0 where there is too little text for one."""
-        parts = list(windows(self._held_out, self.race.measure.quality_tokens))
-        if len(self._sums) < len(parts):
-            nll, tokens = window_loss(self.subject, parts[len(self._sums)])
-            self._sums.append(nll)
-            self._counts.append(tokens)
-        return {
-            "done": len(self._sums),
-            "total": len(parts),
-            "sums": self._sums,
-            "counts": self._counts,
-            "value": perplexity(self._sums, self._counts) if self._sums else None,
-            "protocol": protocol(self._source, sum(self._counts)),
-        }
-
-    def answers(self) -> dict[str, Any]:
-        """Answer questions on held-out stories; empty for models that are not storytellers."""
-        if self._ref.kind != "shipped" or not self.race.measure.questions:
-            return {}
-        return answer_questions(self.subject, self.race.measure.questions)
-
-    def overlap(self, texts: dict[str, list[str]]) -> dict[str, Any]:
-        """ROUGE-L of each (baseline, variant) pair of texts."""
-        return {name: text_overlap(*pair) for name, pair in texts.items()}
+    def again(self) -> dict[str, Any]:
+        """Forget the race so far, to run the same one again."""
+        self._decoder = None
+        return self.marker.release()
 
     # The measurement
 

@@ -30,7 +30,7 @@ def serve(connection: Connection, name: str, spec: dict[str, Any]) -> None:
         try:
             if lane is None:
                 lane = Lane(name, spec, progress)
-            reply = ("done", getattr(lane, verb)(**arguments))
+            reply = ("done", lane.answer(verb, arguments))
         except RecipeError as error:
             reply = ("refused", error.card())
         except Exception as error:  # the process boundary: whatever it was becomes an event

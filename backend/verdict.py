@@ -12,7 +12,8 @@
         "answers": {"right", "asked", "share", "baseline_share", "p", "within_noise", "by_kind"},
         "identical_tokens": int, "first_divergence": int | None, "rouge_l": float,
         "cost_per_million": float,
-        "speculation": {"acceptance_rate", "mean_acceptance_length", "draft_cost_share", "break_even", "pays"},
+        "speculation": {"acceptance_rate", "alpha" (accepted / tried), "mean_acceptance_length", "draft_cost_share",
+                        "break_even" (the alpha below which drafting loses), "pays"},
         "linear_share": float}},                                        measured share of a step in linear layers
      "measured": "requests" | "race",    whether the figures come from the measurement or only from the race
      "notes": [str]}
@@ -83,6 +84,7 @@ def _speculation(lane: LaneView) -> dict[str, Any]:
     seen = lane.speculation
     facts = {
         "acceptance_rate": seen["acceptance_rate"],
+        "alpha": seen["alpha"],
         "mean_acceptance_length": seen["mean_acceptance_length"],
         "draft_cost_share": seen["draft_cost_share"],
     }
@@ -92,7 +94,7 @@ def _speculation(lane: LaneView) -> dict[str, Any]:
         verify_cost = seen["verify_s"] / seen["rounds"] / plain
         width = max(1, round(seen["drafted"] / seen["rounds"]))
         facts["break_even"] = break_even(width, draft_cost, verify_cost)
-        facts["pays"] = seen["acceptance_rate"] > facts["break_even"]
+        facts["pays"] = seen["alpha"] > facts["break_even"]
     return facts
 
 

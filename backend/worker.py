@@ -67,7 +67,7 @@ class Worker:
 
     def _race(self, job: Job) -> dict[str, float]:
         race = Race.read(job.spec)
-        facts = model_facts(resolve(race.model, race.revision))
+        facts = model_facts(resolve(race.model, race.revision), race.trust_remote_code)
         for _, recipe in race.lanes:
             recipe.check(facts)
         check_memory(race, facts)

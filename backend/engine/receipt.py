@@ -10,8 +10,9 @@ from torch import nn
 
 from backend.recipe.recipe import Recipe
 from backend.techniques.base import Effect, Subject
+from backend.techniques.quantize.counting import weight_bytes
+from backend.techniques.quantize.layers import linear_like
 from backend.techniques.registry import read_back
-from backend.techniques.storage import held_weights, weight_bytes
 
 
 def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
@@ -42,3 +43,14 @@ def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
 def _computes(module: nn.Module) -> bool:
     """Leaf modules that hold weights, packed ones included."""
     return not list(module.children()) and bool(list(module.parameters()) or list(module.buffers()))
+
+
+def held_weights(model: nn.Module) -> int:
+    """Number of weights: plain parameters, each storage once, and the matrices of packed layers."""
+    plain = {p.untyped_storage().data_ptr(): p.numel() for p in model.parameters() if p.dtype.is_floating_point}
+    packed = 0
+    for layer in linear_like(model).values():
+        weight = getattr(layer, "weight", None)
+        shown = isinstance(weight, nn.Parameter) and weight.untyped_storage().data_ptr() in plain
+        packed += 0 if shown else int(layer.in_features) * int(layer.out_features)
+    return sum(plain.values()) + packed

@@ -17,7 +17,9 @@ class StaticCache(Switch):
     group: ClassVar[Group] = Group.CACHE
     order: ClassVar[int] = 400
     title: ClassVar[str] = "Static cache"
-    summary: ClassVar[str] = "Takes the whole cache at once: no copying, friendly to compilation, attends to empty slots."
+    summary: ClassVar[str] = (
+        "Takes the whole cache at once: no copying, friendly to compilation, attends to empty slots."
+    )
     source: ClassVar[str] = "transformers StaticCache"
 
     def clash(self, other: Switch) -> str | None:

@@ -25,7 +25,7 @@ class PromptLookup(Switch):
 
     @property
     def label(self) -> str:
-        return "prompt lookup"
+        return "prompt lookup" + ("" if self.tokens == 4 else f" of {self.tokens}")
 
 
 class DraftModel(Switch):
@@ -35,15 +35,19 @@ class DraftModel(Switch):
     group: ClassVar[Group] = Group.DRAFT
     order: ClassVar[int] = 500
     title: ClassVar[str] = "Draft model"
-    summary: ClassVar[str] = "A small model guesses and the large one verifies: lossless, faster while guesses are good."
+    summary: ClassVar[str] = (
+        "A small model guesses and the large one verifies: lossless, faster while guesses are good."
+    )
     source: ClassVar[str] = "Leviathan et al. 2023; Chen et al. 2023"
 
-    model: str = Field("storyteller-draft", min_length=1, max_length=500, description="a smaller model, same vocabulary")
+    model: str = Field(
+        "storyteller-draft", min_length=1, max_length=500, description="a smaller model, same vocabulary"
+    )
     tokens: int = Field(4, ge=1, le=32, description="tokens guessed at a time")
 
     @property
     def label(self) -> str:
-        return "draft"
+        return "draft" + ("" if self.tokens == 4 else f" of {self.tokens}")
 
     def refuse(self, facts: ModelFacts) -> str | None:
         if self.model == "storyteller-draft" and facts.name not in ("storyteller", "storyteller-draft"):

@@ -61,7 +61,9 @@ class DropLayers(Switch):
     group: ClassVar[Group] = Group.PRUNING
     order: ClassVar[int] = 110
     title: ClassVar[str] = "Whole layers"
-    summary: ClassVar[str] = "Removes the layers that change their input least: speed grows in proportion, text suffers."
+    summary: ClassVar[str] = (
+        "Removes the layers that change their input least: speed grows in proportion, text suffers."
+    )
     source: ClassVar[str] = "Men et al. 2024 (ShortGPT), Block Influence"
 
     count: int = Field(1, ge=1, le=1000, description="how many layers")

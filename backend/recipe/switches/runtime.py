@@ -57,7 +57,9 @@ class Compile(Switch):
     summary: ClassVar[str] = "Fuses operations and drops Python overhead; takes up to minutes before the first token."
     source: ClassVar[str] = "torch.compile, inductor"
 
-    mode: Literal["default", "max-autotune"] = Field("default", description="max-autotune tries kernels: slower to start")
+    mode: Literal["default", "max-autotune"] = Field(
+        "default", description="max-autotune tries kernels: slower to start"
+    )
 
     @property
     def label(self) -> str:

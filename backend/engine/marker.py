@@ -1,0 +1,87 @@
+"""The marker: everything about quality that a lane does off its clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from backend.engine.answers import answer_questions, perplexity, text_overlap
+from backend.engine.quality import Shadow, compare, prompt_logits, protocol, window_loss, windows
+from backend.engine.ring import Ring
+from backend.recipe.race import Race
+from backend.techniques.base import Subject
+
+
+class Marker:
+    """Scores one lane against the baseline, on held-out text and on questions. Its methods are verbs of the lane."""
+
+    def __init__(
+        self, subject: Subject, race: Race, prompt: list[int], held_out: list[int], source: str, storyteller: bool
+    ) -> None:
+        self._subject, self._race, self._prompt = subject, race, prompt
+        self._held_out, self._source, self._storyteller = held_out, source, storyteller
+        self.ring: Ring | None = None
+        self._shadow: Shadow | None = None
+        self._held_rows: Tensor | None = None  # (n, V) logits of the prompt while they are compared
+        self._sums: list[float] = []  # nats a window of held-out text
+        self._counts: list[int] = []
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the second KV cache, which are not the lane's own memory."""
+        return self._shadow.kv_bytes if self._shadow else 0
+
+    def score(self, tokens: list[int]) -> dict[str, Any]:
+        """Score the baseline's latest tokens, whose rows stand in the ring, in the shapes of decoding."""
+        if self._shadow is None:
+            self._shadow = Shadow(self._subject, self._prompt, self._race.max_new_tokens)
+        return self._shadow.score(self.ring.read(0, len(tokens)), tokens)
+
+    def hold_prompt(self) -> dict[str, Any]:
+        """Compute the prompt's logits in one call, as prefill does, and hold them for the comparison."""
+        self._held_rows = prompt_logits(self._subject, self._prompt)
+        return {"rows": len(self._held_rows), "ring_rows": self.ring.rows}
+
+    def publish_prompt(self, start: int, count: int) -> dict[str, Any]:
+        """The baseline puts rows of the prompt into the ring."""
+        for row, logits in enumerate(self._held_rows[start : start + count]):
+            self.ring.write(row, logits)
+        return {}
+
+    def score_prompt(self, start: int, count: int) -> dict[str, Any]:
+        """A variant compares its own rows of the prompt with those in the ring."""
+        rows = self._held_rows[start : start + count]
+        first = len(self._prompt) - len(self._held_rows) + start
+        return compare(self.ring.read(0, count), rows, self._prompt[first : first + count])
+
+    def release(self) -> dict[str, Any]:
+        """Let go of what only scoring needed."""
+        self._held_rows = self._shadow = None
+        return {}
+
+    def perplexity(self) -> dict[str, Any]:
+        """Read one more window of held-out text; `total` 0 where there is too little text for one."""
+        parts = list(windows(self._held_out, self._race.measure.quality_tokens))
+        if len(self._sums) < len(parts):
+            nll, tokens = window_loss(self._subject, parts[len(self._sums)])
+            self._sums.append(nll)
+            self._counts.append(tokens)
+        return {
+            "done": len(self._sums),
+            "total": len(parts),
+            "sums": self._sums,
+            "counts": self._counts,
+            "value": perplexity(self._sums, self._counts) if self._sums else None,
+            "protocol": protocol(self._source, sum(self._counts)),
+        }
+
+    def answers(self) -> dict[str, Any]:
+        """Answer questions on held-out stories; empty for models that are not storytellers."""
+        if not self._storyteller or not self._race.measure.questions:
+            return {}
+        return answer_questions(self._subject, self._race.measure.questions)
+
+    def overlap(self, texts: dict[str, list[str]]) -> dict[str, Any]:
+        """ROUGE-L of each (baseline, variant) pair of texts."""
+        return {name: text_overlap(*pair) for name, pair in texts.items()}
