@@ -21,6 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real: runs on Gemma 3 270M, a real model (see `make gemma`)")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, then those on the real model, then those in a browser: a mistake shows early."""
+    items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say it loudly when the real model was missing: the tests that were skipped are the ones that matter most."""
     for reason in dict.fromkeys(_no_gemma):
