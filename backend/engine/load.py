@@ -73,7 +73,8 @@ def load(
     model, tokenizer = _read(ref, dtype, trust_remote_code, progress)
     progress(0.8, f"Moving weights to {target}")
     own_weights(model)
-    model = model.to(target).eval().requires_grad_(False)
+    torch.nn.Module.to(model, target)  # in place; transformers annotates its own `to` for other uses
+    model.eval().requires_grad_(False)
     progress(1.0, "Loaded")
     return Subject(
         model=model,
@@ -102,11 +103,12 @@ def _read(ref: ModelRef, dtype: torch.dtype, trust: bool, progress: Progress) ->
 def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool) -> Pair:
     options: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (ValueError, OSError, KeyError, ImportError) as error:
         raise _cannot_load(ref, error) from error
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         shown = f"{ref.name}: {len(missing)} missing, for example {missing[0]}"
@@ -127,7 +129,7 @@ def read_gguf_model(file: Path, dtype: torch.dtype) -> Pair:
     """
     ref = ModelRef(file.name, "gguf", file)
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ValueError, OSError, KeyError, ImportError, NotImplementedError) as error:
         raise _cannot_load(ref, error) from error

@@ -82,6 +82,8 @@ class Pieces:
         return text
 
     def _decode(self, ids: list[int]) -> str:
+        if self._tokenizer is None:
+            return ""
         decoded = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(decoded)
 
