@@ -202,3 +202,14 @@ def _cell(figure: Any) -> str:
     if figure is None:
         return "-"
     return figure if isinstance(figure, str) else f"{figure:.3g}"
+
+
+def main() -> int:
+    """Race a preset or a recipe; exit 0 when it finished, 2 for a bad recipe, 3 when a lane failed."""
+    parser = argparse.ArgumentParser(prog="python -m backend race", description=main.__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
