@@ -20,13 +20,10 @@ from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.replay import RaceView
 from backend.ring_size import ring_bytes
+from backend.watch import Cancelled
 
 SLICE_S = 0.1
 BREATH_S = 0.008
-
-
-class Cancelled(Exception):
-    """Somebody asked for the end of the job."""
 
 
 class Raceway:

@@ -23,9 +23,10 @@ from backend.forecast import check_memory
 from backend.gemma import fetch
 from backend.journal import Job, Journal, JournalFull
 from backend.phases import run_phases
-from backend.raceway import Cancelled, Raceway
+from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
+from backend.watch import Cancelled
 
 IDLE_S = 0.1
 BEAT_S = 2.0
