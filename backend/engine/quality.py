@@ -76,7 +76,7 @@ class Shadow:
         forward = plan.forward if plan.forward and len(ids) == 1 and not first else self._subject.model
         inputs = torch.tensor([ids], device=device)
         keep = 1 if first else 0
-        return forward(input_ids=inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=keep).logits[0]
+        return forward(input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=keep).logits[0]
 
 
 def cache_bytes(cache: Cache) -> int:

@@ -90,6 +90,7 @@ class Subject:
     device: torch.device
     plan: DecodePlan = field(default_factory=DecodePlan)
     load_other: Callable[[str], Subject] | None = None  # loads a second model, for example a draft
+    longest: int | None = None  # tokens of the longest request to come, prompt included, where that is known
     sample_ids: list[int] = field(default_factory=list)  # a little real text of the model's own kind, for calibration
     progress: Callable[[float, str], None] = lambda share, text: None
     notes: dict[str, Any] = field(default_factory=dict)  # what apply() wants to tell read_back()
@@ -126,5 +127,3 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if not isinstance(layers, nn.ModuleList):
         raise TypeError(f"{type(model).__name__} has no stack of layers that is known here")
     return layers
-
-

@@ -1,0 +1,128 @@
+"""The parts of a decoder that techniques cut or count: its attentions, its MLPs, and what one token passes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from backend.recipe.base import RecipeError
+from backend.techniques.base import decoder_layers
+
+KNOWN = "a decoder built like Llama, Mistral, Qwen or Gemma"
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def stack(model: PreTrainedModel, kind: str) -> nn.ModuleList:
+    """The decoder's layers.
+
+    Raises:
+        RecipeError: naming the switch `kind`, for a model whose layers are not where they are known to be.
+    """
+    try:
+        return decoder_layers(model)
+    except TypeError:
+        raise _unknown(model, kind) from None
+
+
+def attentions(model: PreTrainedModel, kind: str) -> list[Any]:
+    """Every layer's attention with separate linear q, k, v and o projections.
+
+    Raises:
+        RecipeError: naming the switch `kind`, when one layer has no such attention.
+    """
+    found = [getattr(layer, "self_attn", None) for layer in stack(model, kind)]
+    if not found or not all(_has_linears(block, ATTENTION) and hasattr(block, "head_dim") for block in found):
+        raise _unknown(model, kind)
+    return found
+
+
+def mlps(model: PreTrainedModel, kind: str) -> list[Any]:
+    """Every layer's gated MLP.
+
+    Raises:
+        RecipeError: naming the switch `kind`, when one layer has no such MLP, as in a mixture of experts.
+    """
+    found = [getattr(layer, "mlp", None) for layer in stack(model, kind)]
+    if not found or not all(_has_linears(block, MLP) for block in found):
+        raise _unknown(model, kind)
+    return found
+
+
+def text_config(model: PreTrainedModel) -> Any:
+    """The config that describes the decoder, the one that caches and masks are built from."""
+    return model.config.get_text_config(decoder=True)
+
+
+def keep_rows(linear: nn.Linear, rows: Tensor) -> None:
+    """Cut a linear layer down to these outputs, in place; the rest of its weight and bias is freed."""
+    linear.weight = _like(linear.weight, linear.weight.index_select(0, rows))
+    if linear.bias is not None:
+        linear.bias = _like(linear.bias, linear.bias.index_select(0, rows))
+    linear.out_features = len(rows)
+
+
+def keep_columns(linear: nn.Linear, columns: Tensor) -> None:
+    """Cut a linear layer down to these inputs, in place."""
+    linear.weight = _like(linear.weight, linear.weight.index_select(1, columns))
+    linear.in_features = len(columns)
+
+
+def _like(old: Tensor, new: Tensor) -> nn.Parameter:
+    return nn.Parameter(new.detach(), requires_grad=old.requires_grad)
+
+
+def _has_linears(block: object, names: tuple[str, ...]) -> bool:
+    return all(isinstance(getattr(block, name, None), nn.Linear) for name in names)
+
+
+def _unknown(model: PreTrainedModel, kind: str) -> RecipeError:
+    remedy = "Switch it off, or load a model of a known build."
+    return RecipeError(f"switches.{kind}", type(model).__name__, KNOWN, remedy)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What one token really passed through, layer by layer, whatever class its matrices have by now."""
+
+    attention: list[int]  # width that entered each output projection: heads x head_dim
+    ffn: list[int]  # width that entered each down projection
+    kv_heads: list[int]  # heads that each layer cached
+    kv_values: int  # numbers cached for one token, keys and values of all layers
+    kv_bytes: int  # the same in bytes
+
+
+@torch.inference_mode()
+def pass_one_token(model: PreTrainedModel, cache: Cache | None = None) -> Passage:
+    """Send one token through the live model and record the widths that it met.
+
+    A model of an unknown build gives empty lists. A cache that is given must be empty, and is used up.
+    """
+    widths: dict[str, list[int]] = {"o_proj": [], "down_proj": []}
+    cache = DynamicCache(config=model.config) if cache is None else cache
+
+    def record(name: str) -> Any:
+        return lambda module, args: widths[name].append(int(args[0].shape[-1]))
+
+    layers = getattr(getattr(model, "model", model), "layers", [])
+    named = [item for layer in layers for item in layer.named_modules()]
+    leaves = [(name.rpartition(".")[2], module) for name, module in named]
+    hooks = [module.register_forward_pre_hook(record(leaf)) for leaf, module in leaves if leaf in widths]
+    try:
+        token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+        model(input_ids=token, cache=cache, use_cache=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    held = [(layer.keys, layer.values) for layer in cast(list[Any], cache.layers) if layer.is_initialized]
+    return Passage(
+        attention=widths["o_proj"],
+        ffn=widths["down_proj"],
+        kv_heads=[int(keys.shape[1]) for keys, _ in held],
+        kv_values=sum(keys[:, :, :1].numel() + values[:, :, :1].numel() for keys, values in held),
+        kv_bytes=sum(keys[:, :, :1].nbytes + values[:, :, :1].nbytes for keys, values in held),
+    )

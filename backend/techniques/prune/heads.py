@@ -1,0 +1,107 @@
+"""Attention heads removed: smaller q, k, v and o projections, and a smaller KV cache where KV heads go too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backend.recipe.base import RecipeError
+from backend.recipe.switches.pruning import PruneHeads
+from backend.techniques.anatomy import attentions, keep_columns, keep_rows, pass_one_token, text_config
+from backend.techniques.base import Effect, Subject
+from backend.techniques.registry import technique
+
+
+@technique(PruneHeads)
+class HeadPruning:
+    """Removes the same number of heads from every layer, those with the smallest weights first.
+
+    A unit is what can go alone: a KV head with all its query heads where there are several KV heads, a single query
+    head where all share one. Every layer loses equally many, so that one config still describes all of them.
+    """
+
+    def apply(self, subject: Subject, switch: PruneHeads) -> None:
+        """Cut the projections of every layer.
+
+        Raises:
+            RecipeError: for an unknown build, or when no head would be left.
+        """
+        blocks = attentions(subject.model, switch.kind)
+        config = text_config(subject.model)
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        units = kv_heads if kv_heads > 1 else heads
+        kept = units - round(switch.ratio * units)
+        if kept < 1:
+            remedy = "Lower the ratio."
+            raise RecipeError(f"switches.{switch.kind}.ratio", switch.ratio, f"at most {1 - 1 / units:.2g}", remedy)
+        if kept == units:
+            return
+        per_unit = heads // units
+        for block in blocks:
+            _cut(block, importance(block, units).topk(kept).indices.sort().values, per_unit, kv_heads > 1)
+        config.head_dim = blocks[0].head_dim  # explicit from here on: hidden / heads is no longer the size of a head
+        config.num_attention_heads = kept * per_unit
+        config.num_key_value_heads = kept if kv_heads > 1 else 1
+        for block in blocks:
+            _describe(block, config)
+
+    def read_back(self, subject: Subject, switch: PruneHeads) -> Effect:
+        """Count the heads that a token passes through and the KV heads that it leaves in a cache."""
+        passage = pass_one_token(subject.model)
+        heads = [width // subject.facts.head_dim for width in passage.attention]
+        before, after = subject.facts.heads, max(heads, default=subject.facts.heads)
+        kv_after = max(passage.kv_heads, default=subject.facts.kv_heads)
+        return Effect(
+            kind=switch.kind,
+            took_effect=after < before,
+            summary=f"{after} of {before} heads a layer, {kv_after} of {subject.facts.kv_heads} KV heads",
+            facts={
+                "asked_ratio": switch.ratio,
+                "real_ratio": 1 - after / before,
+                "heads_before": before,
+                "heads_after": after,
+                "kv_heads_before": subject.facts.kv_heads,
+                "kv_heads_after": kv_after,
+            },
+        )
+
+
+def importance(block: Any, units: int) -> Tensor:
+    """One number a unit (units,): the norm of its columns of o, times that of its rows of v where it has its own."""
+    output = block.o_proj.weight.detach().float()  # (hidden, heads * head_dim)
+    score: Tensor = output.reshape(output.shape[0], units, -1).norm(dim=(0, 2))
+    value = block.v_proj.weight.detach().float()  # (kv_heads * head_dim, hidden)
+    if value.shape[0] == units * block.head_dim:
+        score = score * value.reshape(units, -1).norm(dim=1)
+    return score
+
+
+def _cut(block: Any, units: Tensor, per_unit: int, with_kv: bool) -> None:
+    """Keep these units: their query heads, and their KV head where each has one."""
+    query = _spread(units, per_unit * block.head_dim)
+    keep_rows(block.q_proj, query)
+    keep_columns(block.o_proj, query)
+    if with_kv:
+        own = _spread(units, block.head_dim)
+        keep_rows(block.k_proj, own)
+        keep_rows(block.v_proj, own)
+
+
+def _spread(units: Tensor, size: int) -> Tensor:
+    """Indices of the rows (units * size,) that belong to these units of `size` rows each."""
+    return (units[:, None] * size + torch.arange(size, device=units.device)).flatten()
+
+
+def _describe(block: nn.Module, config: Any) -> None:
+    """Make an attention's own numbers true again; which of them it has depends on the architecture."""
+    true = {
+        "num_heads": config.num_attention_heads,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "num_key_value_groups": config.num_attention_heads // config.num_key_value_heads,
+    }
+    for name, value in true.items():
+        if hasattr(block, name):
+            setattr(block, name, value)
