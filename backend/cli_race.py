@@ -124,20 +124,32 @@ def a_worker(journal: Journal) -> Iterator[None]:
 
 
 def follow(journal: Journal, job: int) -> RaceView:
-    """Fold the job's events until it ends, with one line of progress on stderr."""
-    view = RaceView()
+    """Fold the job's events until it ends, with its progress on stderr."""
+    view, shown = RaceView(), ""
     while True:
         state = journal.job(job)
         view.apply_all(journal.events(job, view.last_id))
-        phase = view.phase
-        if phase:
-            left = f", {phase['eta_s']:.0f} s left" if phase.get("eta_s") else ""
-            print(f"\r\033[K{phase['name']} {phase['done']:.3g} of {phase['total']:.3g}{left}", end="", file=sys.stderr)
+        shown = _show(view.phase, shown)
         if state is None or state.ended:
-            view.apply_all(journal.events(job, view.last_id))
-            print(file=sys.stderr)
+            if shown:
+                print(file=sys.stderr)
             return view
         time.sleep(0.2)
+
+
+def _show(phase: dict[str, Any], shown: str) -> str:
+    """Write the phase over the last line on a terminal; in a file, one line a phase. Returns what stands there."""
+    if not phase:
+        return shown
+    if not sys.stderr.isatty():
+        if phase["name"] != shown:
+            print(phase["name"], file=sys.stderr)
+        return str(phase["name"])
+    left = f", {phase['eta_s']:.0f} s left" if phase.get("eta_s") else ""
+    line = f"{phase['name']} {phase['done']:.3g} of {phase['total']:.3g}{left}"
+    if line != shown:
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+    return line
 
 
 def report(view: RaceView, race: Race) -> dict[str, Any]:

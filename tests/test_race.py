@@ -108,7 +108,7 @@ def test_clocks_only_count_the_lanes_own_steps(bench, tiny_folder):
 def test_a_shape_runs_without_quality(bench):
     shape = {
         "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 320,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 320, "max_position_embeddings": 512,
     }  # fmt: skip
     view = bench.wait(bench.submit("shape:" + json.dumps(shape), {"cast": {}}))
     assert view.state == "finished", view.card
@@ -156,8 +156,10 @@ def test_a_killed_lane_is_an_event_and_the_others_finish(bench, tiny_folder):
     ],
 )
 def test_bad_input_ends_in_a_card_within_ten_seconds(bench, tiny_folder, fields, field, words):
+    fields = dict(fields)
     began = time.monotonic()
-    view = bench.wait(bench.submit(tiny_folder, {}, **fields), limit_s=20)
+    model = fields.pop("model", tiny_folder)
+    view = bench.wait(bench.submit(model, {}, **fields), limit_s=20)
     assert view.state == "failed"
     assert view.card["field"] == field
     assert words in view.card["allowed"]
