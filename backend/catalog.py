@@ -162,9 +162,16 @@ def _count(found: Sizes, config: dict[str, Any], tied: bool) -> int:
     ffn = part.get("moe_intermediate_size") or found.ffn
     attention = 2 * found.hidden * found.head_dim * (found.heads + found.kv_heads)
     biases = found.head_dim * (found.heads + 2 * found.kv_heads) if part["model_type"] == "qwen2" else 0
-    layer = attention + biases + experts * 3 * found.hidden * ffn + 2 * found.hidden
+    layer = attention + biases + experts * 3 * found.hidden * ffn + _norms(part["model_type"], found)
     tables = found.vocab * found.hidden * (1 if tied else 2)
     return tables + found.layers * layer + found.hidden
+
+
+def _norms(kind: str, found: Sizes) -> int:
+    """Norm weights of a layer: Gemma has a norm after each block too, and some have one on queries and keys."""
+    around = 4 if kind.startswith(("gemma2", "gemma3")) else 2
+    inside = 2 if kind.startswith(("gemma3", "qwen3")) else 0
+    return around * found.hidden + inside * found.head_dim
 
 
 def _compare(ref: ModelRef, found: Sizes, entries: dict[str, Entry]) -> None:

@@ -106,11 +106,15 @@ def sizes(name: str, config: dict[str, Any]) -> Sizes:
     found = {size: _positive(name, part, keys) for size, keys in _ALIASES.items() if size != "ffn"}
     heads, hidden = found["heads"], found["hidden"]
     ffn_given = any(part.get(key) is not None for key in _ALIASES["ffn"])
+    kv_heads = heads if part.get("num_key_value_heads") is None else _positive(name, part, ("num_key_value_heads",))
+    if heads % kv_heads:
+        shown = f"{name}: {heads} heads share {kv_heads} key-value heads"
+        raise bad_model(shown, "a number of key-value heads that divides the heads", "Correct the config.")
     window, sliding = _sliding(part, found["layers"])
     return Sizes(
         **found,
         ffn=_positive(name, part, _ALIASES["ffn"]) if ffn_given else 4 * hidden,
-        kv_heads=heads if part.get("num_key_value_heads") is None else _positive(name, part, ("num_key_value_heads",)),
+        kv_heads=kv_heads,
         head_dim=hidden // heads if part.get("head_dim") is None else _positive(name, part, ("head_dim",)),
         sliding_window=window,
         sliding_layers=sliding,

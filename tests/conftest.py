@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 _no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers."""
-    config.addinivalue_line("markers", "real: runs on Gemma 3 270M, a real model (see `make gemma`)")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, then those on the real model, then those in a browser: a mistake shows early."""
-    items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -110,12 +99,3 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, storyteller_tokenizer:
 def tiny_draft_folder(tmp_path_factory: pytest.TempPathFactory, storyteller_tokenizer: Any) -> Path:
     """A smaller seeded Llama with the same vocabulary, for drafts."""
     return _save_tiny(tmp_path_factory.mktemp("models") / "tiny-draft", storyteller_tokenizer, seed=4, layers=1)
-
-
-@pytest.fixture
-def keep_environment() -> Iterator[None]:
-    """Gives the environment variables back as they were."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)

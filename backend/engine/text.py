@@ -22,8 +22,9 @@ def encode(subject: Subject, text: str) -> list[int]:
         return [byte % vocab for byte in text.encode("utf-8")]
     ids: list[int] = tokenizer.encode(text)
     opening = tokenizer.bos_token_id
-    # Tokenizers that decide for themselves say so with add_bos_token or add it; the storyteller's does neither.
-    if opening is not None and getattr(tokenizer, "add_bos_token", None) is None and ids[:1] != [opening]:
+    # Where one token both ends and opens texts (the storyteller, GPT-2), every text in training stood after it, and
+    # tokenizers do not add it. Others (Gemma, Llama) have added theirs by now.
+    if opening is not None and opening == tokenizer.eos_token_id and ids[:1] != [opening]:
         ids = [opening, *ids]
     if max(ids, default=0) >= vocab:
         remedy = "Tokenizer and weights are of two models: get both again."
