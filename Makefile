@@ -55,11 +55,13 @@ $(BIN)/python:
 		echo "Python's venv module is incomplete here. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(RUN_READY): requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	@echo "Installing what requirements.txt lists; the first time takes some minutes."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
 $(DEV_READY): requirements-dev.txt requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	@echo "Installing what requirements-dev.txt lists; the first time takes some minutes."
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
 	@touch $@ $(RUN_READY)
 
 # The tests find Chromium or Chrome by themselves; where there is none and it may be installed, it is. The tests say

@@ -115,7 +115,13 @@ class Journal:
         rows = self.db.execute(
             "SELECT id, job, at, kind, lane, data FROM events WHERE job=? AND id>? ORDER BY id", (job, after)
         )
-        return [Event(r[0], r[1], r[2], r[3], r[4], json.loads(r[5])) for r in rows]
+        return [_event(row) for row in rows]
+
+    def last(self, job: int, kind: str) -> Event | None:
+        """The last event of one kind, or None: a table of races does not read all that happened in each."""
+        query = "SELECT id, job, at, kind, lane, data FROM events WHERE job=? AND kind=? ORDER BY id DESC LIMIT 1"
+        row = self.db.execute(query, (job, kind)).fetchone()
+        return _event(row) if row else None
 
     def job(self, job: int) -> Job | None:
         """One job, or None."""
@@ -224,3 +230,8 @@ class Journal:
                 self._append(job, [("failed", None, {"card": card})])
                 self.db.execute("UPDATE jobs SET state='failed', finished=? WHERE id=?", (time.time(), job))
         return lost
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    number, job, at, kind, lane, data = row
+    return Event(number, job, at, kind, lane, json.loads(data))

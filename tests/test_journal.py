@@ -313,3 +313,12 @@ def test_the_reserve_makes_room_for_the_last_words(path: Path) -> None:
         journal.use_reserve()
     with Journal(path):
         assert reserve.exists()
+
+
+def test_the_last_event_of_a_kind_is_found_without_the_others(path: Path) -> None:
+    with Journal(path) as journal:
+        job, other = journal.submit("race", {}), journal.submit("race", {})
+        journal.append(job, [("verdict", None, {"n": 1}), ("verdict", None, {"n": 2}), ("finished", None, {})])
+        journal.append(other, [("verdict", None, {"n": 3})])
+        assert journal.last(job, "verdict").data == {"n": 2}
+        assert journal.last(job, "failed") is None
