@@ -46,9 +46,7 @@ class WindowLayer(DynamicLayer):
         keys = torch.cat([self.keys[..., start:, :], key_states], dim=-2) if past else key_states
         values = torch.cat([self.values[..., start:, :], value_states], dim=-2) if past else value_states
         self.cumulative_length += key_states.shape[-2]
-        # A slice of a long prompt would keep all of it alive, hence a copy; what is whole already is not copied.
-        self.keys = keys[..., -self.window :, :].contiguous()
-        self.values = values[..., -self.window :, :].contiguous()
+        self.keys, self.values = self._cut(keys), self._cut(values)
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -74,6 +72,13 @@ class WindowLayer(DynamicLayer):
             raise RuntimeError("what left the window cannot come back, so this cache cannot be cropped")
         super().crop(tokens_to_remove)
         self.cumulative_length = self.keys.shape[-2] if self.is_initialized else 0
+
+    def _cut(self, states: Tensor) -> Tensor:
+        """The last `window` of them, always laid out alike, so that compiled code fits every step."""
+        if states.shape[-2] <= self.window:
+            return states.contiguous()
+        # A slice would keep all of a long prompt alive; with one head it even passes for contiguous.
+        return states[..., -self.window :, :].clone(memory_format=torch.contiguous_format)
 
     def _past(self) -> int:
         """Kept tokens that the next one attends to besides itself."""

@@ -1,0 +1,87 @@
+"""Dropped layers: the rest is the model that never had them, caches included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from backend.recipe.base import RecipeError
+from backend.recipe.switches.pruning import DropLayers
+from backend.techniques.base import Subject, decoder_layers
+from backend.techniques.prune.layers import block_influence
+from backend.techniques.registry import apply_switch, read_back
+
+Build = Callable[..., Subject]
+
+
+def dropped_of(subject: Subject) -> list[int]:
+    return [int(index) for index in read_back(subject, DropLayers()).facts["dropped"].split(", ")]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gqa", "gemma"])
+def test_equals_a_model_built_without_the_layer(build: Build, logits: Callable[[Subject], Tensor], shape: str) -> None:
+    subject, full = build(shape), build(shape)
+    apply_switch(subject, DropLayers(count=1))
+    kept = [index for index in range(3) if index not in dropped_of(subject)]
+    changes: dict[str, object] = {"num_hidden_layers": 2}
+    if shape == "gemma":
+        changes["layer_types"] = [full.model.config.layer_types[index] for index in kept]
+    small = build(shape, **changes)
+    state = full.model.state_dict()
+    for new, old in enumerate(kept):
+        prefix = f"model.layers.{old}."
+        moved = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        decoder_layers(small.model)[new].load_state_dict(moved)
+    rest = {k: v for k, v in state.items() if ".layers." not in k}
+    small.model.load_state_dict(rest, strict=False)
+    torch.testing.assert_close(logits(subject), logits(small), atol=1e-5, rtol=1e-5)
+
+
+def test_sliding_pattern_and_layer_numbers_follow(build: Build, logits: Callable[[Subject], Tensor]) -> None:
+    subject = build("gemma")
+    influential = decoder_layers(subject.model)
+    for name in ("post_attention_layernorm", "post_feedforward_layernorm"):
+        getattr(influential[0], name).weight.data.fill_(-0.999)  # Gemma scales by 1 + weight: the first adds nothing
+    apply_switch(subject, DropLayers(count=1))
+    assert dropped_of(subject) == [0]
+    assert subject.model.config.layer_types == ["sliding_attention", "full_attention"]
+    assert [layer.self_attn.layer_idx for layer in decoder_layers(subject.model)] == [0, 1]
+    cache, ids = DynamicCache(config=subject.model.config), torch.tensor([subject.sample_ids])
+    with torch.inference_mode():
+        rows = [subject.model(input_ids=ids[:, i : i + 1], cache=cache).logits[0] for i in range(ids.shape[1])]
+    torch.testing.assert_close(torch.cat(rows), logits(subject), atol=1e-4, rtol=1e-4)
+
+
+def test_block_influence_is_one_minus_cosine(tiny_llama: Subject) -> None:
+    ids = torch.tensor([tiny_llama.sample_ids])
+    with torch.inference_mode():
+        states = tiny_llama.model(input_ids=ids, output_hidden_states=True).hidden_states
+    expected = 1 - torch.nn.functional.cosine_similarity(states[0], states[1], dim=-1).mean()
+    scores = block_influence(tiny_llama, decoder_layers(tiny_llama.model), tiny_llama.sample_ids)
+    assert scores[0].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_without_text_only_random_weights_can_do(tiny_llama: Subject) -> None:
+    tiny_llama.sample_ids = []
+    with pytest.raises(RecipeError, match="some text"):
+        apply_switch(tiny_llama, DropLayers())
+    tiny_llama.facts = replace(tiny_llama.facts, random_weights=True)
+    apply_switch(tiny_llama, DropLayers())
+    effect = read_back(tiny_llama, DropLayers())
+    assert effect.took_effect
+    assert effect.facts["dropped"] == "1"
+    assert "random" in effect.facts["chosen_by"]
+
+
+def test_all_layers_are_refused(tiny_llama: Subject) -> None:
+    with pytest.raises(RecipeError, match="1 to 2 layers"):
+        apply_switch(tiny_llama, DropLayers(count=3))
+
+
+def test_nothing_applied_is_seen(any_subject: Subject) -> None:
+    assert not read_back(any_subject, DropLayers(count=1)).took_effect
