@@ -1,0 +1,55 @@
+"""LLM.int8(): int8 with outlier columns kept in a float."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from backend.recipe.switches.precision import BnbInt8
+from backend.techniques.base import Effect, Subject
+from backend.techniques.quantize.bitsandbytes_layers import HEAD_KEPT, bitsandbytes
+from backend.techniques.quantize.census import layer_format, quantization_effect
+from backend.techniques.quantize.layers import head_name
+from backend.techniques.quantize.swap import swap_linears
+from backend.techniques.registry import technique
+
+
+@technique(BnbInt8)
+class LlmInt8:
+    """bitsandbytes' Linear8bitLt: runs on CPU and CUDA. Source: Dettmers et al. 2022."""
+
+    def apply(self, subject: Subject, switch: BnbInt8) -> None:
+        """Replace every linear layer but the output head."""
+        bnb = bitsandbytes()
+        head = head_name(subject.model)
+
+        def build(name: str, layer: nn.Linear) -> nn.Module | str:
+            if name == head:
+                return HEAD_KEPT
+            new = bnb.nn.Linear8bitLt(
+                layer.in_features,
+                layer.out_features,
+                bias=layer.bias is not None,
+                has_fp16_weights=False,
+                threshold=switch.threshold,
+                device="meta",
+            )
+            new.weight = bnb.nn.Int8Params(layer.weight.detach(), requires_grad=False, has_fp16_weights=False)
+            new.bias = layer.bias
+            return new.to(subject.device)  # the move quantizes
+
+        swap_linears(subject, switch.kind, build)
+
+    def read_back(self, subject: Subject, switch: BnbInt8) -> Effect:
+        """Count the layers that hold an int8 matrix."""
+
+        effect = quantization_effect(subject, switch.kind, _is_llm_int8)
+        states: list[Any] = [module.state for module in subject.model.modules() if _is_llm_int8(module)]
+        effect.facts["threshold"] = ", ".join(sorted({f"{state.threshold:g}" for state in states})) or None
+        return effect
+
+
+def _is_llm_int8(module: nn.Module) -> bool:
+    """Whether it is a Linear8bitLt whose matrix is int8. By name: the library is imported only when asked for."""
+    return type(module).__name__ == "Linear8bitLt" and layer_format(module) == "int8"
