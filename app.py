@@ -1,0 +1,18 @@
+"""Headway: how far ahead does this choice get you, and what does it cost?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.ui.page import draw_head
+
+st.set_page_config(page_title="Headway", layout="wide", initial_sidebar_state=328)
+page = st.navigation(
+    [
+        st.Page("pages/bench.py", title="Bench", default=True),
+        st.Page("pages/history.py", title="History"),
+    ],
+    position="top",
+)
+draw_head()
+page.run()

@@ -1,0 +1,157 @@
+"""The Bench, piece by piece: what the page calls, in the order in which it is seen."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend import catalog
+from backend.forecast import check_memory
+from backend.journal import Job, JournalFull
+from backend.recipe.base import RecipeError
+from backend.recipe.facts import ModelFacts
+from backend.recipe.race import Race
+from backend.ui import desk, shelf
+from backend.ui.cards import error_card
+from backend.ui.fetch import draw_gemma
+from backend.ui.form import order, state
+from backend.ui.form.panel import draw_panel
+from backend.ui.live.element import draw_empty, follow_race
+from backend.ui.models import effect_words, examples_for, facts_line, facts_of, fit_words, lane_words
+from backend.ui.result import draw_result, draw_shared, share_race
+from backend.ui.share import unpack
+from backend.ui.text import plain
+
+FIRST = {
+    "model": "storyteller",
+    "prompt": "Once there was a red lantern in the harbor.",
+    "variants": [{"switches": {"int8_weight_only": {}, "draft_model": {}}}],
+}
+
+
+def fill_form(job: Job | None) -> None:
+    """Fill the form once a session: from the URL's race or preset, from the race that is followed, or ready to go."""
+    if state.SHEET in st.session_state:
+        return
+    race = Race.read(FIRST)
+    try:
+        if "race" in st.query_params:
+            race = unpack(st.query_params["race"])
+        elif "preset" in st.query_params:
+            race = shelf.load(st.query_params["preset"]).race
+        elif job is not None:
+            race = Race.read(job.spec)
+    except RecipeError as error:
+        st.session_state["card"] = error.card()
+    state.show(race)
+
+
+def choose_preset(name: str) -> None:
+    """Show a preset in the form."""
+    try:
+        preset = shelf.load(name)
+    except RecipeError as error:
+        st.session_state["card"] = error.card()
+        return
+    state.show(preset.race)
+    st.session_state["look_at"] = preset.look_at
+
+
+def draw_switches(facts: ModelFacts | None) -> None:
+    """The switches, in the panel on the left that narrow screens fold away."""
+    values = state.sheet()
+    tokens = min(facts.context if facts else 2048, len(values["prompt"]) // 4 + values["max_new_tokens"])
+    with st.sidebar:
+        draw_panel(
+            facts,
+            effect=lambda recipe: effect_words(facts, recipe, tokens),
+            held=lambda recipe: lane_words(facts, recipe, tokens),
+        )
+        race = order.mistake(lambda race: None)[0]
+        if race:
+            st.caption(plain(fit_words(facts, race)))
+
+
+def draw_order(job: Job | None) -> ModelFacts | None:
+    """Model, preset, the two buttons, prompt and numbers; returns what is known of the model."""
+    model, preset, race, cancel = st.columns([4, 4, 1.4, 1.4], vertical_alignment="bottom")
+    with model:
+        name = order.draw_model(catalog.menu())
+    with preset:
+        order.draw_presets(shelf.titles(), choose_preset)
+    busy = job is not None and not job.ended
+    race.button("Race", type="primary", on_click=start_race, disabled=busy, width="stretch", key="race")
+    cancel.button("Cancel", on_click=cancel_race, args=(job,), disabled=not busy, width="stretch", key="cancel")
+    sheet = state.sheet()
+    facts, card = facts_of(name, sheet.get("revision"), bool(sheet.get("trust_remote_code")))
+    if facts:
+        st.caption(plain(facts_line(facts)))
+    draw_gemma()
+    if card:
+        error_card(card, "This model cannot be used")
+    if look_at := st.session_state.get("look_at"):
+        st.caption(plain(f"What to look at: {look_at}"))
+    order.draw_prompt(examples_for(name))
+    return facts
+
+
+def checked(race: Race) -> None:
+    """Refuse what the model cannot do, lane by lane, before anything is loaded.
+
+    Raises:
+        RecipeError: with the reason.
+    """
+    facts, card = facts_of(race.model, race.revision, race.trust_remote_code)
+    if card or facts is None:
+        raise RecipeError(**(card or {}))
+    for _, recipe in race.lanes:
+        recipe.check(facts)
+    check_memory(race, facts)
+
+
+def start_race() -> None:
+    """Queue the race that stands in the form; a mistake in it becomes a card."""
+    race, card = order.mistake(checked)
+    st.session_state["card"] = card
+    if race is None:
+        return
+    try:
+        desk.submit(race)
+    except JournalFull as error:
+        st.session_state["card"] = {
+            "field": "journal",
+            "value": str(error),
+            "allowed": "room on the disk that holds the journal",
+            "remedy": f"Free some space on the disk of {desk.journal().path.parent}.",
+        }
+
+
+def cancel_race(job: Job) -> None:
+    """Ask for the end of the race."""
+    desk.journal().cancel(job.id)
+
+
+def draw_cards() -> None:
+    """Mistakes in the form as it stands, and one that came with the address or a preset."""
+    card = st.session_state.pop("card", None) or order.mistake(lambda race: None)[1]
+    if card:
+        error_card(card)
+
+
+def draw_race(job: Job | None) -> None:
+    """The race that is followed: live, as it ended, or the empty places that it will fill."""
+    if job is None:
+        draw_empty(order.mistake(lambda race: None)[0])
+    elif job.ended:
+        feed = desk.feed_of(job)
+        feed.follow(desk.journal())
+        draw_result(feed, state.sheet().get("price_per_hour", feed.race.price_per_hour), "bench")
+    else:
+        follow_race(desk.journal(), desk.feed_of(job))
+
+
+def draw_share(job: Job | None) -> None:
+    """Share the form as it stands, where that is not the race whose own button stands above; then the link."""
+    race = order.mistake(lambda race: None)[0]
+    if job is None or not job.ended or race != desk.feed_of(job).race:
+        st.button("Share this setting", on_click=share_race, args=(race,), disabled=race is None, key="share-form")
+    draw_shared()

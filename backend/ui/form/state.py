@@ -1,0 +1,56 @@
+"""The sheet of this session: kept apart from the widgets, which forget what they hold when they are not drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from backend.recipe.race import Race
+from backend.ui.form.sheet import Values, values_of
+
+SHEET = "sheet"
+WIDGET = "form:"
+
+
+def sheet() -> Values:
+    """The values as they stand."""
+    values: Values = st.session_state[SHEET]
+    return values
+
+
+def replace(values: Values) -> None:
+    """Show other values: widgets take them over when they are drawn next."""
+    st.session_state[SHEET] = values
+    for key in [key for key in st.session_state if isinstance(key, str) and key.startswith(WIDGET)]:
+        del st.session_state[key]
+
+
+def show(race: Race) -> None:
+    """Show a race in the form."""
+    replace(values_of(race))
+
+
+def seed(name: str, value: Any, hold: bool = False) -> str:
+    """The key of the widget that shows `name`, filled with the sheet's value (or `value`) before it is drawn.
+
+    With `hold` it is filled every time: a menu whose options change would forget its choice otherwise.
+    """
+    key = WIDGET + name
+    if key not in st.session_state:
+        st.session_state[key] = sheet().setdefault(name, value)
+    elif hold:
+        st.session_state[key] = st.session_state[key]
+    return key
+
+
+def put(name: str, value: Any) -> None:
+    """Set one value from outside of its widget, before it is drawn."""
+    sheet()[name] = value
+    st.session_state[WIDGET + name] = value
+
+
+def keep(name: str, value: Any) -> Any:
+    """Write down what a widget returned."""
+    sheet()[name] = value
+    return value

@@ -1,0 +1,154 @@
+// The live view: panes that grow by what is new. Joined with plots.js, which draws the four plots.
+// Texts of models are only ever put in as text nodes.
+
+const DASH = { base: [2, 3], A: [], B: [7, 4], C: [8, 3, 2, 3] };
+const WINDOW = 12;
+const MOST = 200;
+const races = new WeakMap();
+
+export default function live({ data, parentElement, setTriggerValue }) {
+  const root = parentElement.querySelector(".race");
+  if (!data || !data.key) return;
+  let race = races.get(root);
+  if (!race || race.key !== data.key) {
+    race = open(root, data);
+    races.set(root, race);
+  }
+  if (race.seq === data.seq) return;
+  for (const told of data.lanes) {
+    const lane = race.lanes.get(told.name);
+    if (!lane || told.from > lane.ids.length || told.kfrom > lane.kld.length) {
+      setTriggerValue("lost", data.seq);
+      return;
+    }
+  }
+  race.seq = data.seq;
+  race.total = data.total;
+  race.scored = data.scored;
+  data.lanes.forEach((told) => take(race.lanes.get(told.name), told));
+  update(root, race, data);
+  root.dataset.updates = String(Number(root.dataset.updates) + 1);
+  root.dataset.state = data.state;
+}
+
+function open(root, data) {
+  const race = { key: data.key, seq: -1, lanes: new Map(), plots: {}, root, styledAt: -1e9 };
+  const panes = root.querySelector(".panes");
+  panes.replaceChildren();
+  panes.style.setProperty("--lanes", data.lanes.length);
+  root.dataset.mode = data.mode || "live";
+  for (const told of data.lanes) {
+    const lane = { name: told.name, ids: [], texts: [], clock: [], drafted: [], kld: [], sum: [], settled: 0, forked: false };
+    lane.pane = pane(told);
+    panes.append(lane.pane.box);
+    race.lanes.set(told.name, lane);
+  }
+  for (const figure of root.querySelectorAll("figure")) {
+    const canvas = figure.querySelector("canvas");
+    race.plots[figure.dataset.plot] = { canvas, note: figure.querySelector("p"), mark: "" };
+  }
+  const watcher = new ResizeObserver(() => { race.styledAt = -1e9; draw(race, true); });
+  watcher.observe(root);
+  return race;
+}
+
+function node(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+function pane(told) {
+  const box = node("article", "pane");
+  box.style.setProperty("--lane", `var(--${told.name})`);
+  box.dataset.lane = told.name;
+  const header = node("header"), name = node("span", "name"), figures = node("span", "figures");
+  const label = node("span"), speed = node("span", "speed"), gain = node("span", "gain");
+  name.append(node("b", "", told.title), label);
+  figures.append(speed, gain);
+  header.append(name, figures);
+  const text = node("div", "text");
+  text.tabIndex = 0;
+  text.setAttribute("role", "log");
+  text.setAttribute("aria-live", "off");
+  text.setAttribute("aria-label", `Text of ${told.title}`);
+  const tail = node("span", "pending");
+  text.append(tail);
+  box.append(header, text);
+  return { box, label, speed, gain, text, tail, run: null, runClass: null };
+}
+
+function take(lane, told) {
+  const fresh = lane.ids.length - told.from;
+  for (const part of ["ids", "texts", "clock", "drafted"]) lane[part].push(...told[part].slice(fresh));
+  for (const value of told.kld.slice(lane.kld.length - told.kfrom)) {
+    lane.sum.push((lane.sum.length ? lane.sum[lane.sum.length - 1] : 0) + value);
+    lane.kld.push(value);
+  }
+  Object.assign(lane, { label: told.label, phase: told.phase, failure: told.failure, speed: told.speed });
+  Object.assign(lane, { memory: told.memory, perplexity: told.perplexity, simulated: told.simulated });
+}
+
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function three(value) {
+  if (!Number.isFinite(value)) return "";
+  if (value === 0) return "0";
+  const places = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  return value.toFixed(Math.min(places, 8));
+}
+
+function update(root, race, data) {
+  const base = race.lanes.get("base");
+  for (const lane of race.lanes.values()) {
+    set(lane.pane.label, lane.label);
+    const racing = Number.isFinite(lane.speed);
+    if (racing && !lane.pane.unit) {
+      lane.pane.number = document.createTextNode("");
+      lane.pane.unit = node("small", "", " tok/s");
+      lane.pane.speed.replaceChildren(lane.pane.number, lane.pane.unit);
+    }
+    if (racing) lane.pane.number.data = three(lane.speed);
+    else set(lane.pane.speed, lane.failure ? "failed" : lane.phase);
+    const gain = lane !== base && racing && base && base.speed ? `${three(lane.speed / base.speed)}x` : "";
+    set(lane.pane.gain, gain);
+    write(lane, base);
+  }
+  set(root.querySelector(".progress span"), data.progress.text);
+  root.querySelector(".progress progress").value = data.progress.share;
+  if (root.dataset.mode === "live") draw(race, false);
+}
+
+function write(lane, base) {
+  const { pane, ids, texts } = lane;
+  const stick = pane.text.scrollHeight - pane.text.scrollTop - pane.text.clientHeight < 24;
+  const known = lane === base ? ids.length : Math.min(ids.length, base ? base.ids.length : 0);
+  const before = pane.tail;
+  for (let at = lane.settled; at < known; at++) {
+    const differs = lane !== base && ids[at] !== base.ids[at];
+    if (differs && !lane.forked) {
+      lane.forked = true;
+      pane.text.insertBefore(node("span", "fork", `first difference, token ${at + 1}`), before);
+      pane.run = null;
+    }
+    const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? " drafted" : "");
+    if (!pane.run || pane.runClass !== className) {
+      pane.run = document.createTextNode("");
+      pane.runClass = className;
+      const span = node("span", className);
+      span.append(pane.run);
+      pane.text.insertBefore(span, before);
+    }
+    pane.run.appendData(texts[at]);
+  }
+  lane.settled = Math.max(lane.settled, known);
+  set(before, texts.slice(known).join(""));
+  if (lane.failure && !pane.failed) {
+    pane.failed = node("p", "failure", lane.failure);
+    pane.text.append(pane.failed);
+  }
+  if (stick) pane.text.scrollTop = pane.text.scrollHeight;
+}

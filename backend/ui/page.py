@@ -1,0 +1,45 @@
+"""What every page wears: its width, the notices that concern all, and figures that do not dance."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.ui import words
+from backend.ui.desk import journal, set_aside
+from backend.ui.machine import machine_line
+from backend.ui.text import plain
+
+_STYLE = """
+<style>
+  .stMainBlockContainer { max-width: 1440px; padding: 3.75rem 1.5rem 2rem; }
+  .stSidebar .stVerticalBlock { gap: 0.5rem; }
+  .stSidebar hr { margin: 8px 0; }
+  .stMarkdown, .stMetric, .stDataFrame, .stCaptionContainer { font-variant-numeric: tabular-nums; }
+  .st-key-machine { position: fixed; top: 1.1rem; right: 1.5rem; width: auto; z-index: 999991; }
+  .st-key-machine strong { margin-right: 16px; }
+  @media (max-width: 640px) { .st-key-machine { position: static; } .stMainBlockContainer { padding: 3.75rem 1rem; } }
+  @media (prefers-reduced-motion: reduce) {
+    *, *::before, *::after { animation-duration: 0.01ms !important; transition-duration: 0.01ms !important; }
+  }
+</style>
+"""
+
+
+def draw_head() -> None:
+    """The style, and the machine in one line."""
+    st.html(_STYLE)
+    with st.container(key="machine"):
+        st.caption(f"**Headway** {plain(machine_line())}")
+
+
+def draw_notices() -> None:
+    """What went on behind the page: no worker, a journal that was set aside."""
+    if not journal().workers():
+        st.warning(words.NO_WORKER)
+    for path in set_aside()[:1]:
+        st.warning(
+            plain(
+                f"The journal could not be read (damaged, or of another version) and was set aside as {path.name} "
+                f"in {path.parent}. A new one was begun; nothing was overwritten."
+            )
+        )

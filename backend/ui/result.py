@@ -1,0 +1,118 @@
+"""A race that has ended, as the Bench and History show it: panes, verdict, plots, and what can be taken away."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.recipe.base import RecipeError
+from backend.recipe.race import Race
+from backend.ui import exports, shelf
+from backend.ui.cards import error_card, failure_cards, verdict_card
+from backend.ui.figures import seconds
+from backend.ui.live.element import draw_panes
+from backend.ui.live.feed import Feed
+from backend.ui.share import MAX_LINK, pack
+from backend.ui.text import plain
+
+STATES = {
+    "finished": "Finished",
+    "cancelled": "Cancelled. What was measured until then stands below",
+    "failed": "Failed. What was measured until then stands below",
+}
+
+
+def draw_result(feed: Feed, price_per_hour: float, key: str) -> None:
+    """Draw it all; `key` tells two results on one page apart."""
+    view, job = feed.view, feed.job
+    if view.card:
+        error_card(view.card, "The race did not end well")
+    draw_panes(feed, key)
+    wall = f" in {seconds(view.wall_s)}" if view.wall_s else ""
+    st.caption(f"Race {job.id}. {STATES[job.state]}{wall}.")
+    failure_cards(view)
+    verdict_card(view, price_per_hour)
+    draw_charts(feed, key)
+    _take_away(feed, key)
+
+
+def draw_charts(feed: Feed, key: str) -> None:
+    """The four plots in a row, each with its summary in words."""
+    from backend.ui.charts import race_charts  # plotly takes a third of a second, which an empty page does not need
+
+    dark = st.context.theme.type == "dark"
+    for place, (column, chart) in enumerate(zip(st.columns(4), race_charts(feed.view, dark), strict=True)):
+        title, figure, summary = chart
+        with column, st.container(border=True, height=328, key=f"{key}-plot-{place}"):
+            st.markdown(f"**{plain(title)}**")
+            if figure is not None:
+                st.plotly_chart(figure, key=f"{key}-chart-{place}", theme=None, config={"displayModeBar": False})
+            st.caption(plain(summary))
+
+
+def _take_away(feed: Feed, key: str) -> None:
+    """Share, JSON, CSV, save as preset."""
+    share, as_json, as_csv, preset = st.columns(4)
+    name = f"headway-race-{feed.job.id}"
+    share.button("Share", key=f"{key}-share", on_click=_share, args=(feed.race,), width="stretch")
+    as_json.download_button(
+        "JSON",
+        lambda: exports.as_json(feed.view, feed.job.spec),
+        f"{name}.json",
+        "application/json",
+        key=f"{key}-json",
+        on_click="ignore",
+        width="stretch",
+    )
+    as_csv.download_button(
+        "CSV",
+        lambda: exports.as_csv(feed.view),
+        f"{name}.csv",
+        "text/csv",
+        key=f"{key}-csv",
+        on_click="ignore",
+        width="stretch",
+    )
+    with preset, st.popover("Save as preset", width="stretch"):
+        title = st.text_input("Title", key=f"{key}-title", max_chars=80)
+        st.button("Save", key=f"{key}-save", on_click=_save, args=(title, feed.race))
+    if notice := st.session_state.pop("saved", None):
+        st.success(plain(notice))
+    if card := st.session_state.pop("save_card", None):
+        error_card(card, "The preset was not saved")
+
+
+def _save(title: str, race: Race) -> None:
+    try:
+        name = shelf.save(title, race)
+    except RecipeError as error:
+        st.session_state["save_card"] = error.card()
+    else:
+        st.session_state["saved"] = f"Saved. It stands in the preset menu as {name}."
+
+
+def _share(race: Race) -> None:
+    """Put the race into the address and show the link."""
+    packed = pack(race)
+    if len(packed) > MAX_LINK:
+        st.session_state["share_card"] = {
+            "field": "prompt",
+            "value": f"{len(race.prompt):,} characters",
+            "allowed": "what fits into a link",
+            "remedy": "Save it as a preset, or send the JSON.",
+        }
+        return
+    st.query_params["race"] = packed
+    st.session_state["shared"] = packed
+
+
+def draw_shared() -> None:
+    """The link that Share made, once."""
+    if card := st.session_state.pop("share_card", None):
+        error_card(card, "This race is too long for a link")
+    if packed := st.session_state.pop("shared", None):
+        base = (st.context.url or "").split("?")[0]
+        st.caption("This link holds the whole race. It stands in the address bar too.")
+        st.code(f"{base}?race={packed}", language=None, wrap_lines=True)
+
+
+share_race = _share
