@@ -154,13 +154,16 @@ class Lane:
             for row, emission in enumerate(emitted):
                 self.marker.ring.write(row, emission.logits)
         self._emitted += len(emitted)
+        texts = [self._pieces.add(e.token) for e in emitted]
+        if left <= 0 and texts:
+            texts[-1] += self._pieces.flush()
         reply: dict[str, Any] = {
             "clock": self.clock,
             "finished": left <= 0,
             "tokens": {
                 "start": start,
                 "ids": [e.token for e in emitted],
-                "texts": [self._pieces.add(e.token) for e in emitted],
+                "texts": texts,
                 "clock": clocks,
                 "drafted": [int(e.drafted) for e in emitted],
             },

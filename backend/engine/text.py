@@ -32,21 +32,6 @@ def encode(subject: Subject, text: str) -> list[int]:
     return ids
 
 
-def check_length(subject: Subject, prompt: list[int], new_tokens: int) -> None:
-    """Refuse what does not fit into the model's context.
-
-    Raises:
-        RecipeError: naming the prompt, or the tokens asked for when the prompt alone would fit.
-    """
-    context = subject.facts.context
-    if len(prompt) >= context:
-        allowed = f"fewer than {context:,} tokens, the model's context"
-        raise RecipeError("prompt", f"{len(prompt):,} tokens", allowed, "Shorten the prompt.")
-    if len(prompt) + new_tokens > context:
-        allowed = f"at most {context - len(prompt):,} after this prompt: the model's context is {context:,} tokens"
-        raise RecipeError("max_new_tokens", new_tokens, allowed, "Ask for fewer tokens or shorten the prompt.")
-
-
 class Pieces:
     """The text of one token after the other. Tokens that hold part of a character only are held back.
 
@@ -87,11 +72,3 @@ class Pieces:
             return ""
         decoded = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(decoded)
-
-
-def piece(subject: Subject, ids_so_far: list[int], new_id: int) -> str:
-    """The text that one more token adds to those so far; empty while a character is incomplete."""
-    pieces = Pieces(subject, ids_so_far[:-_MOST_HELD])
-    for token in ids_so_far[-_MOST_HELD:]:
-        pieces.add(token)
-    return pieces.add(new_id)

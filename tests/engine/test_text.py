@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from backend.engine.text import Pieces, check_length, encode, piece
+from backend.engine.text import Pieces, encode
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.storyteller.stories import END
@@ -21,9 +21,9 @@ from backend.techniques.base import Subject
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)
 
 
-def subject(tokenizer: Any, vocab: int, context: int = 64) -> Subject:
+def subject(tokenizer: Any, vocab: int) -> Subject:
     config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
-    facts = ModelFacts("t", "llama", 1, 8, 8, 1, 1, 8, vocab, context, 100, 64)
+    facts = ModelFacts("t", "llama", 1, 8, 8, 1, 1, 8, vocab, 64, 100, 64)
     return Subject(LlamaForCausalLM(config), tokenizer, facts, torch.device("cpu"))
 
 
@@ -80,8 +80,6 @@ def test_a_split_character_is_held_until_it_is_whole() -> None:
     assert len(ids) == 2
     pieces = Pieces(BYTE_LEVEL, [])
     assert [pieces.add(ids[0]), pieces.add(ids[1])] == ["", "é"]
-    assert piece(BYTE_LEVEL, [], ids[0]) == ""
-    assert piece(BYTE_LEVEL, [5, ids[0]], ids[1]) == "é"
 
 
 def test_a_character_that_never_ends_is_flushed_as_broken() -> None:
@@ -123,13 +121,3 @@ def test_a_shape_takes_bytes_and_gives_numbers() -> None:
 def test_tokens_that_the_model_has_no_embedding_for_are_refused() -> None:
     with pytest.raises(RecipeError, match="vocabulary"):
         encode(subject(BYTE_LEVEL.tokenizer, 100), "Once there was a lantern")
-
-
-def test_what_does_not_fit_the_context_is_refused() -> None:
-    check_length(BYTE_LEVEL, [1] * 60, 4)
-    with pytest.raises(RecipeError, match="at most 4") as caught:
-        check_length(BYTE_LEVEL, [1] * 60, 5)
-    assert caught.value.field == "max_new_tokens"
-    with pytest.raises(RecipeError) as caught:
-        check_length(BYTE_LEVEL, [1] * 64, 1)
-    assert caught.value.field == "prompt"
