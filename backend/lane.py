@@ -118,7 +118,7 @@ class Lane:
                 break
             step, spent = self._timed(self._decoder.step)
             self.clock += spent
-            step = step[: self._left(emitted)]
+            step = self._until_end(step)[: self._left(emitted)]
             emitted += step
             clocks += [self.clock] * len(step)
         return self._report(emitted, clocks)
@@ -135,6 +135,13 @@ class Lane:
         started = time.perf_counter()
         emitted = work()  # token ids are read on the host, so an asynchronous device has been waited for
         return emitted, time.perf_counter() - started
+
+    def _until_end(self, step: list[Emission]) -> list[Emission]:
+        """A round's tokens up to the end-of-text token, where the race stops at it."""
+        if not self.race.stop_at_end:
+            return step
+        ends = (place for place, emission in enumerate(step, 1) if emission.token in self._ends)
+        return step[: next(ends, len(step))]
 
     def _left(self, emitted: list[Emission]) -> int:
         if self.race.stop_at_end and emitted and emitted[-1].token in self._ends:

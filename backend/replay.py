@@ -6,7 +6,7 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
     opened       None       versions, hardware, lanes: {name: label}, prompt_tokens|None, scored
     ready        lane       label, parameters, receipt (see engine/receipt.py), memory
     tokens       lane       start, ids, texts, clock (s on the lane clock, one a token), drafted (0/1 a token)
-    speculation  lane       drafted, accepted, rounds, draft_s, step_s, by_place: [accepted at place i], tried: [...]
+    speculation  lane       all of engine/speculate.py's Speculation.as_dict()
     scores       lane       shape 'decode'|'prefill', start, kld, top1 (0/1), delta_logp   one entry a token
     memory       lane       weights_bytes, kv_bytes, other_bytes, resident_bytes, peak_bytes, device_peak_bytes|None
     perplexity   lane       value, sums [nats], counts [tokens] a window, done, total, protocol

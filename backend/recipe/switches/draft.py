@@ -21,7 +21,7 @@ class PromptLookup(Switch):
     source: ClassVar[str] = "Saxena 2023, prompt lookup decoding"
 
     tokens: int = Field(4, ge=1, le=32, description="tokens guessed at a time")
-    ngram: int = Field(2, ge=1, le=8, description="tokens that must match before a copy")
+    ngram: int = Field(2, ge=1, le=8, description="tokens that must match before a copy, at most")
 
     @property
     def label(self) -> str:
