@@ -15,6 +15,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, then those on the real model, then those in a browser: a mistake shows early."""
+    items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say it loudly when the real model was missing: the tests that were skipped are the ones that matter most."""
     for reason in dict.fromkeys(_no_gemma):
