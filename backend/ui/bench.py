@@ -153,5 +153,12 @@ def draw_share(job: Job | None) -> None:
     """Share the form as it stands, where that is not the race whose own button stands above; then the link."""
     race = order.mistake(lambda race: None)[0]
     if job is None or not job.ended or race != desk.feed_of(job).race:
-        st.button("Share this setting", on_click=share_race, args=(race,), disabled=race is None, key="share-form")
+        st.button("Share this setting", on_click=_share_form, disabled=race is None, key="share-form")
     draw_shared()
+
+
+def _share_form() -> None:
+    race, card = order.mistake(lambda race: None)
+    st.session_state["card"] = card
+    if race:
+        share_race(race)

@@ -53,7 +53,7 @@ def _take_away(feed: Feed, key: str) -> None:
     """Share, JSON, CSV, save as preset."""
     share, as_json, as_csv, preset = st.columns(4)
     name = f"headway-race-{feed.job.id}"
-    share.button("Share", key=f"{key}-share", on_click=_share, args=(feed.race,), width="stretch")
+    share.button("Share", key=f"{key}-share", on_click=share_race, args=(feed.race,), width="stretch")
     as_json.download_button(
         "JSON",
         lambda: exports.as_json(feed.view, feed.job.spec),
@@ -90,7 +90,7 @@ def _save(title: str, race: Race) -> None:
         st.session_state["saved"] = f"Saved. It stands in the preset menu as {name}."
 
 
-def _share(race: Race) -> None:
+def share_race(race: Race) -> None:
     """Put the race into the address and show the link."""
     packed = pack(race)
     if len(packed) > MAX_LINK:
@@ -113,6 +113,3 @@ def draw_shared() -> None:
         base = (st.context.url or "").split("?")[0]
         st.caption("This link holds the whole race. It stands in the address bar too.")
         st.code(f"{base}?race={packed}", language=None, wrap_lines=True)
-
-
-share_race = _share

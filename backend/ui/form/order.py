@@ -10,7 +10,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.ui.form.fields import draw_field
 from backend.ui.form.sheet import PARTS, race_data
-from backend.ui.form.state import keep, put, seed, sheet
+from backend.ui.form.state import current, keep, put, seed, sheet
 from backend.ui.text import plain, short
 
 MORE = ("stop_at_end", "revision", "trust_remote_code", "price_per_hour")
@@ -22,7 +22,7 @@ def read_race() -> Race:
     Raises:
         RecipeError: for the first mistake in it.
     """
-    return Race.read(race_data(sheet()))
+    return Race.read(race_data(current()))
 
 
 def draw_model(menu: list[tuple[str, str, bool]]) -> str:

@@ -14,7 +14,7 @@ from backend.recipe.switch import ONE_OF, Group, Switch, all_switches, read_swit
 from backend.ui.form.fields import draw_field
 from backend.ui.form.options import fitting, impossible, refused
 from backend.ui.form.sheet import NONE, fields_of, is_on, recipe_data, reset_lane, with_lane, without_lane
-from backend.ui.form.state import keep, replace, seed, sheet
+from backend.ui.form.state import current, keep, replace, seed, sheet
 from backend.ui.palette import look
 from backend.ui.text import plain
 
@@ -46,7 +46,7 @@ def draw_panel(facts: ModelFacts | None, effect: Predict, held: Predict) -> None
 
 def _lane_bar() -> str:
     """Choose, add, remove and reset a lane; returns the one that is shown."""
-    lanes = sheet()["lanes"]
+    lanes = current()["lanes"]
     if st.session_state.get(SHOWN) not in lanes:
         st.session_state[SHOWN] = lanes[1]
     st.segmented_control(
@@ -58,7 +58,7 @@ def _lane_bar() -> str:
     add.button("Add", on_click=_add_lane, disabled=full, help="Add a variant, a copy of the last", width="stretch")
     remove.button("Remove", on_click=_remove_lane, args=(lane,), disabled=only, width="stretch")
     changed = bool(recipe_data(sheet(), lane)["switches"])
-    reset.button("Reset", on_click=lambda: replace(reset_lane(sheet(), lane)), disabled=not changed, width="stretch")
+    reset.button("Reset", on_click=lambda: replace(reset_lane(current(), lane)), disabled=not changed, width="stretch")
     return lane
 
 
@@ -73,12 +73,12 @@ def _draw_held(chosen: list[Switch], held: Predict) -> None:
 
 
 def _add_lane() -> None:
-    replace(with_lane(sheet()))
+    replace(with_lane(current()))
     st.session_state[SHOWN] = sheet()["lanes"][-1]
 
 
 def _remove_lane(lane: str) -> None:
-    replace(without_lane(sheet(), lane))
+    replace(without_lane(current(), lane))
     st.session_state[SHOWN] = sheet()["lanes"][-1]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from backend.recipe.base import Config
 from backend.recipe.race import LANES, Measure, Race, Sampling
 from backend.recipe.recipe import Recipe
@@ -45,9 +47,9 @@ def recipe_values(lane: str, recipe: Recipe) -> Values:
 
 def race_data(values: Values) -> dict[str, Any]:
     """The race that the sheet asks for, as plain data that is not yet validated."""
-    data: dict[str, Any] = {name: values[name] for name in PLAIN if name in values}
+    data = _given(values, "", {name: Race.model_fields[name] for name in PLAIN})
     for part, cls in PARTS.items():
-        data[part] = {name: values[key] for name in cls.model_fields if (key := f"{part}.{name}") in values}
+        data[part] = _given(values, f"{part}.", cls.model_fields)
     lanes = [recipe_data(values, lane) for lane in values["lanes"]]
     return data | {"baseline": lanes[0], "variants": lanes[1:]}
 
@@ -67,8 +69,13 @@ def is_on(values: Values, lane: str, cls: type[Switch]) -> bool:
 
 def fields_of(values: Values, lane: str, kind: str) -> dict[str, Any]:
     """What the sheet holds for the fields of a switch; fields nobody touched are left to their defaults."""
-    cls = all_switches()[kind]
-    return {name: values[key] for name in cls.model_fields if (key := f"{lane}.{kind}.{name}") in values}
+    return _given(values, f"{lane}.{kind}.", all_switches()[kind].model_fields)
+
+
+def _given(values: Values, prefix: str, fields: dict[str, FieldInfo]) -> dict[str, Any]:
+    """Fields by name; an empty text where nothing need be given is nothing, since a widget cannot hold None."""
+    held = {name: values[prefix + name] for name in fields if prefix + name in values}
+    return {name: value for name, value in held.items() if value != "" or fields[name].default is not None}
 
 
 def without_lane(values: Values, lane: str) -> Values:

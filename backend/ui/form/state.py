@@ -19,6 +19,15 @@ def sheet() -> Values:
     return values
 
 
+def current() -> Values:
+    """The values after what the person did last: widgets tell it to the session before the page is drawn."""
+    values = sheet()
+    for key, value in st.session_state.items():
+        if isinstance(key, str) and key.startswith(WIDGET):
+            values[key.removeprefix(WIDGET)] = value
+    return values
+
+
 def replace(values: Values) -> None:
     """Show other values: widgets take them over when they are drawn next."""
     st.session_state[SHEET] = values

@@ -1,0 +1,36 @@
+"""The page under test: Streamlit's AppTest on the real app, with a journal of the test's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend.journal import Journal
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))  # staged.py
+
+
+@pytest.fixture
+def journal(home: Path) -> Journal:
+    """The journal that the page will open."""
+    kept = Journal()
+    kept.beat("a worker", 1)
+    return kept
+
+
+@pytest.fixture
+def open_bench(journal: Journal) -> Callable[..., AppTest]:
+    """Opens the Bench; keyword arguments are the address's parameters."""
+
+    def open_page(**params: str) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        for name, value in params.items():
+            app.query_params[name] = value
+        return app.run()
+
+    return open_page

@@ -1,0 +1,112 @@
+"""Sentences and figures."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.ui import figures, words
+from backend.ui.text import plain, short
+
+BASE = {"tokens_per_s": 100.0, "linear_share": 0.62}
+WON = {
+    "speed": {"ratio": 1.7234, "low": 1.69, "high": 1.75, "pairs": 8, "within_noise": False},
+    "memory": {"ratio": 2.87, "bytes": 1, "baseline_bytes": 2},
+    "answers": {"share": 0.93, "baseline_share": 0.94, "within_noise": True},
+    "tokens_per_s": 172.3,
+    "first_divergence": None,
+    "identical_tokens": 128,
+}
+
+
+def test_the_headline_says_how_much_and_how_sure() -> None:
+    told = words.headline("A", WON)
+    assert told == "A is 1.72x faster (1.69 to 1.75), 2.87x smaller, and answers as well (94% to 93%, within noise)."
+
+
+def test_losing_is_said_as_plainly_as_winning() -> None:
+    draft = {"alpha": 0.31, "break_even": 0.55, "pays": False, "acceptance_rate": 0.4}
+    lost = {"speed": {"ratio": 0.8, "low": 0.78, "high": 0.82, "pairs": 8}, "speculation": draft}
+    told = words.sentences("A", lost, BASE)
+    assert told[0] == "A is 0.800x: slower (0.780 to 0.820)."
+    assert told[1] == "The draft cost more than it saved (accepted 31% of the guesses it tried, break-even 55%)."
+
+
+def test_noise_is_called_noise() -> None:
+    speed = {"ratio": 1.004, "low": 0.99, "high": 1.018, "pairs": 8, "within_noise": True}
+    told = words.headline("A", {"speed": speed})
+    assert told == "A is as fast as the baseline, 1.00x (0.990 to 1.02, within noise)."
+
+
+def test_a_simulated_number_wears_its_word_everywhere() -> None:
+    lane = WON | {"simulated": True, "effects": [{"summary": "zeros", "took_effect": True, "simulated": True}]}
+    assert "(speed and memory simulated)" in words.headline("A", lane)
+    assert "zeros (simulated)" in words.took_effect(lane["effects"])
+    assert "(simulated)" in words.cost_line(lane, BASE, 0.5)
+
+
+def test_what_did_not_take_effect_is_said() -> None:
+    effects = [
+        {"summary": "57 layers int8", "took_effect": True, "skipped": [{"layer": "norm", "reason": "by design"}]},
+        {"summary": "compilation failed", "took_effect": False},
+    ]
+    told = words.sentences("A", WON | {"effects": effects}, BASE)
+    assert "Took effect: 57 layers int8. Did not take effect: compilation failed." in told
+    assert "Not: norm (by design)." in told
+
+
+def test_why_not_the_theoretical_gain_only_where_it_was_measured() -> None:
+    assert words.why_not(WON, BASE).startswith("Not 2.87x, because only 62%")
+    assert words.why_not(WON, {}) == ""
+    assert words.why_not(WON | {"memory": {"ratio": 1.72}}, BASE) == ""
+
+
+def test_cost_follows_the_price() -> None:
+    assert words.cost_line(WON, BASE, 0.5) == "At $0.50 an hour: $1.39 to $0.81 per million tokens."
+    assert words.cost_line({}, BASE, 0.5) == ""
+
+
+def test_a_race_with_nothing_measured_has_no_verdict_to_boast_of() -> None:
+    assert words.sentences("A", {}, {}) == ["A: nothing was measured to the end, so there is no verdict."]
+    assert words.sentences("A", {"failed": True}, {}) == ["A failed, so there is no verdict on it."]
+
+
+def test_turn_counts_the_races_before() -> None:
+    assert words.turn(2) == "2 races before yours."
+    assert words.turn(1) == "1 race before yours."
+
+
+@given(st.floats(1e-6, 1e12, exclude_max=True))
+def test_three_digits_stay_within_half_a_percent(value: float) -> None:
+    told = figures.three(value)
+    assert abs(float(told.replace(",", "")) - value) <= 0.0051 * value
+    assert len(told.replace(",", "").replace(".", "").strip("0")) <= 3
+    assert "e" not in told
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_no_number_is_too_odd_to_be_told(value: float) -> None:
+    for tell in (figures.three, figures.ratio, figures.size, figures.seconds, figures.share, figures.money):
+        assert tell(value)
+    if not math.isfinite(value):
+        assert figures.three(value) == "unknown"
+
+
+def test_units() -> None:
+    assert figures.size(103_000_000) == "103 MB"
+    assert figures.size(999_999) == "1.00 MB"
+    assert figures.seconds(0.34) == "340 ms"
+    assert figures.seconds(200) == "3 min 20 s"
+    assert figures.share(0.004) == "0.400%"
+    assert figures.count(25_700_000) == "25.7M"
+    assert figures.interval(0.5, math.inf) == "(no interval: one pair only)"
+
+
+@given(st.text())
+def test_markup_is_escaped_and_nothing_is_lost(text: str) -> None:
+    told = plain(text)
+    for mark in "*_`[<$:":
+        assert told.count(mark) == told.count("\\" + mark)
+    assert len(short(text, 20)) <= 20
