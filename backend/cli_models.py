@@ -52,7 +52,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m backend models",
         description=main.__doc__,
-        epilog="Sizes are those of all weights at that precision. Also possible wherever a model is asked for: a Hub id, a folder of safetensors, a GGUF file.",
+        epilog="Sizes are those of all weights at that precision. Also possible wherever a model is asked for: "
+        "a Hub id, a folder of safetensors, a GGUF file.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     arguments = parser.parse_args()

@@ -110,18 +110,25 @@ class Lane:
         clocks: list[float] = []
         if self._decoder is None:
             self._begin()
-            emitted, self.clock = self._timed(lambda: [self._decoder.start(self.prompt, self.race.max_new_tokens)])
+            emitted, self.clock = self._timed(lambda: [self.decoder.start(self.prompt, self.race.max_new_tokens)])
             clocks = [self.clock]
         deadline = self.clock + budget_s
         while self.clock < deadline and self._left(emitted) > 0:
             if len(emitted) + self._round > most:
                 break
-            step, spent = self._timed(self._decoder.step)
+            step, spent = self._timed(self.decoder.step)
             self.clock += spent
             step = self._until_end(step)[: self._left(emitted)]
             emitted += step
             clocks += [self.clock] * len(step)
         return self._report(emitted, clocks)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The race's decoder, once the first slice has begun."""
+        if self._decoder is None:
+            raise RuntimeError("the race has not begun in this lane")
+        return self._decoder
 
     def _begin(self) -> None:
         self._decoder = self._new_decoder()
@@ -174,10 +181,10 @@ class Lane:
                 "clock": clocks,
                 "drafted": [int(e.drafted) for e in emitted],
             },
-            "memory": self.memory(self._decoder),
+            "memory": self.memory(self.decoder),
         }
-        if self._decoder.speculation:
-            reply["speculation"] = self._decoder.speculation.as_dict()
+        if self.decoder.speculation:
+            reply["speculation"] = self.decoder.speculation.as_dict()
         return reply
 
     def memory(self, decoder: Decoder) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Request:
     def itl_s(self) -> list[float]:
         """Gaps between emissions; tokens that come out together count as one emission."""
         times = sorted(set(self.emitted_s))
-        return [b - a for a, b in zip(times, times[1:], strict=False)]
+        return [b - a for a, b in pairwise(times)]
 
     @property
     def tokens_per_s(self) -> float:

@@ -66,7 +66,7 @@ def _check_length(way: Raceway, base: dict[str, Any]) -> None:
 
 def go(way: Raceway, scored: bool) -> None:
     """The race: the next slice goes to the lane whose clock is furthest behind."""
-    clocks = {name: 0.0 for name in way.lanes}
+    clocks = dict.fromkeys(way.lanes, 0.0)
     goal = way.race.max_new_tokens
     way.phase("racing", 0, goal)
     while clocks:

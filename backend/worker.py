@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 
@@ -61,7 +62,7 @@ class Worker:
             self.beat()
             job = self.journal.claim(self.name, "race")
             if job:
-                end_well(self.journal, job, lambda job=job: self._race(job))
+                end_well(self.journal, job, partial(self._race, job))
             else:
                 self.stopping.wait(IDLE_S)
         self.journal.leave(self.name)
@@ -82,7 +83,7 @@ class Worker:
             while not self.stopping.wait(IDLE_S * 5):
                 job = journal.claim(self.name, "gemma")
                 if job:
-                    end_well(journal, job, lambda job=job: self._gemma(journal, job))
+                    end_well(journal, job, partial(self._gemma, journal, job))
 
     def _gemma(self, journal: Journal, job: Job) -> dict[str, float]:
         began = time.monotonic()

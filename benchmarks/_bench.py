@@ -58,7 +58,9 @@ class Bench:
 
     def show(self, name: str, ratio: Ratio) -> None:
         """Print a ratio with its interval."""
-        print(f"        {name}: {ratio.ratio:.4f} ({ratio.low:.4f} to {ratio.high:.4f}, {ratio.pairs} pairs)", flush=True)
+        print(
+            f"        {name}: {ratio.ratio:.4f} ({ratio.low:.4f} to {ratio.high:.4f}, {ratio.pairs} pairs)", flush=True
+        )
 
     def end(self) -> None:
         """Exit 1 when anything fell short."""

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import torch
-from benchmarks._bench import ENGLISH, STORY, Bench, make_race
 
 from backend.catalog import resolve
 from backend.engine.decode import Decoder
@@ -14,6 +13,7 @@ from backend.engine.load import load
 from backend.engine.text import encode
 from backend.metrics import paired_ratio
 from backend.recipe.race import Sampling
+from benchmarks._bench import ENGLISH, STORY, Bench, make_race
 
 REPEATING = (
     "The red lantern hangs in the old harbor. The blue key lies in the old mill. The red lantern hangs in the old "

@@ -6,11 +6,10 @@ two with scoring and journal. Times are those of the baseline's lane a token, pr
 
 from __future__ import annotations
 
-from benchmarks._bench import STORY, Bench, make_race
-
 from backend.metrics import Request, paired_ratio
 from backend.phases import get_ready, go
 from backend.raceway import Raceway
+from benchmarks._bench import STORY, Bench, make_race
 
 TOKENS = 192
 REPETITIONS = 16

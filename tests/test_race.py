@@ -197,7 +197,7 @@ def test_a_killed_worker_loses_nothing_written_and_the_next_one_says_so(tmp_path
         lanes = bench.lanes()
         bench.process.send_signal(signal.SIGKILL)
         bench.process.wait()
-        gone, alive = psutil.wait_procs(lanes, timeout=10)
+        _gone, alive = psutil.wait_procs(lanes, timeout=10)
         assert not alive, "a lane outlived its worker"
         bench.start()
         view = bench.wait(job, limit_s=30)

@@ -35,9 +35,15 @@ def finished():
         rows += [("request", name, request(step * (1 + 0.001 * i))) for i in range(8)]
         tokens = [1, 2, 3, 4] if name == "base" else [1, 2, 9, 4]
         rows.append(
-            ("tokens", name, {"start": 0, "ids": tokens, "texts": list("abcd"), "clock": [1, 2, 3, 4], "drafted": [0] * 4})
+            (
+                "tokens",
+                name,
+                {"start": 0, "ids": tokens, "texts": list("abcd"), "clock": [1, 2, 3, 4], "drafted": [0] * 4},
+            )
         )
-    rows.append(("scores", "A", {"shape": "decode", "start": 0, "kld": [0, 0.1], "top1": [1, 0], "delta_logp": [0, -1]}))
+    rows.append(
+        ("scores", "A", {"shape": "decode", "start": 0, "kld": [0, 0.1], "top1": [1, 0], "delta_logp": [0, -1]})
+    )
     rows.append(("scores", "A", {"shape": "prefill", "start": 0, "kld": [0.6], "top1": [0], "delta_logp": [-2]}))
     marks = [1] * 8
     rows.append(("answers", "base", {"marks": marks, "right": 8, "asked": 8, "by_kind": {}}))

@@ -24,6 +24,8 @@ def metric(name: str) -> evaluate.EvaluationModule:
 
 def answer_questions(subject: Subject, count: int) -> dict[str, Any]:
     """Exact match on `count` questions over stories never seen in training; an answer is one token."""
+    if subject.tokenizer is None:
+        raise RuntimeError("questions are text, and this model has no tokenizer")
     pairs = exam(EXAM_SEED, count)
     given = []
     for story, question in pairs:

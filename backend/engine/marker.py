@@ -28,6 +28,18 @@ class Marker:
         self._counts: list[int] = []
 
     @property
+    def _rows(self) -> Ring:
+        if self.ring is None:
+            raise RuntimeError("this race is not scored: there is no ring")
+        return self.ring
+
+    @property
+    def _held(self) -> Tensor:
+        if self._held_rows is None:
+            raise RuntimeError("the prompt's rows are not held")
+        return self._held_rows
+
+    @property
     def kv_bytes(self) -> int:
         """Bytes of the second KV cache, which are not the lane's own memory."""
         return self._shadow.kv_bytes if self._shadow else 0
@@ -36,24 +48,24 @@ class Marker:
         """Score the baseline's latest tokens, whose rows stand in the ring, in the shapes of decoding."""
         if self._shadow is None:
             self._shadow = Shadow(self._subject, self._prompt, self._race.max_new_tokens)
-        return self._shadow.score(self.ring.read(0, len(tokens)), tokens)
+        return self._shadow.score(self._rows.read(0, len(tokens)), tokens)
 
     def hold_prompt(self) -> dict[str, Any]:
         """Compute the prompt's logits in one call, as prefill does, and hold them for the comparison."""
         self._held_rows = prompt_logits(self._subject, self._prompt)
-        return {"rows": len(self._held_rows), "ring_rows": self.ring.rows}
+        return {"rows": len(self._held_rows), "ring_rows": self._rows.rows}
 
     def publish_prompt(self, start: int, count: int) -> dict[str, Any]:
         """The baseline puts rows of the prompt into the ring."""
-        for row, logits in enumerate(self._held_rows[start : start + count]):
-            self.ring.write(row, logits)
+        for row, logits in enumerate(self._held[start : start + count]):
+            self._rows.write(row, logits)
         return {}
 
     def score_prompt(self, start: int, count: int) -> dict[str, Any]:
         """A variant compares its own rows of the prompt with those in the ring."""
-        rows = self._held_rows[start : start + count]
-        first = len(self._prompt) - len(self._held_rows) + start
-        return compare(self.ring.read(0, count), rows, self._prompt[first : first + count])
+        rows = self._held[start : start + count]
+        first = len(self._prompt) - len(self._held) + start
+        return compare(self._rows.read(0, count), rows, self._prompt[first : first + count])
 
     def release(self) -> dict[str, Any]:
         """Let go of what only scoring needed."""

@@ -52,5 +52,9 @@ def held_weights(model: nn.Module) -> int:
     for layer in linear_like(model).values():
         weight = getattr(layer, "weight", None)
         shown = isinstance(weight, nn.Parameter) and weight.untyped_storage().data_ptr() in plain
-        packed += 0 if shown else int(layer.in_features) * int(layer.out_features)
+        packed += 0 if shown else _size(layer)
     return sum(plain.values()) + packed
+
+
+def _size(layer: nn.Module) -> int:
+    return int(getattr(layer, "in_features", 0)) * int(getattr(layer, "out_features", 0))

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Self
 
-from pydantic import SerializeAsAny, field_serializer, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
@@ -20,7 +20,7 @@ class Recipe(Config):
     'int8 weights'
     """
 
-    switches: dict[str, SerializeAsAny[Switch]] = {}
+    switches: dict[str, SerializeAsAny[Switch]] = Field(default_factory=dict)
 
     @field_validator("switches", mode="before")
     @classmethod

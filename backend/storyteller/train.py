@@ -47,7 +47,7 @@ PLANS = {
 def build_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A Llama of the plan's shape with fresh weights: multi-head attention, tied embedding."""
     torch.manual_seed(plan.seed)
-    end = tokenizer.convert_tokens_to_ids(END)
+    end = tokenizer.bos_token_id
     config = LlamaConfig(
         vocab_size=-(-len(tokenizer) // 64) * 64,  # padded: packed 4-bit kernels want a round number of rows
         hidden_size=plan.hidden,
@@ -142,7 +142,7 @@ def save(
     name: str, plan: Plan, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, seconds: float
 ) -> None:
     """Write bf16 safetensors, tokenizer and `training.json`; accuracy is that of the bf16 weights that ship."""
-    model = model.to(torch.bfloat16)
+    nn.Module.to(model, dtype=torch.bfloat16)
     folder = out / name
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -11,7 +11,7 @@ _DESCRIPTION = "exp(sum of negative log-likelihoods / number of tokens)."
 class HeldOutPerplexity(evaluate.Metric):
     """Perplexity over windows whose losses were summed by a lane."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -21,5 +21,5 @@ class HeldOutPerplexity(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references):
+    def _compute(self, predictions: list[float], references: list[int]) -> dict[str, float]:
         return {"perplexity": math.exp(sum(predictions) / sum(references))}

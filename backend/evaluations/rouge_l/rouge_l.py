@@ -10,7 +10,7 @@ _DESCRIPTION = "F-measure of the longest common subsequence of words."
 class RougeL(evaluate.Metric):
     """Mean ROUGE-L F-measure."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -20,7 +20,7 @@ class RougeL(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references):
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
         values = [
             scorer.score(reference, prediction)["rougeL"].fmeasure

@@ -1,5 +1,7 @@
 """Exact match on the storyteller's questions, overall and by kind."""
 
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -9,7 +11,7 @@ _DESCRIPTION = "Share of answers that equal the true answer, overall and by kind
 class StorytellerMatch(evaluate.Metric):
     """Exact match after stripping white space."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -23,9 +25,9 @@ class StorytellerMatch(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, kinds):
+    def _compute(self, predictions: list[str], references: list[str], kinds: list[str]) -> dict[str, Any]:
         marks = [int(p.strip() == r.strip()) for p, r in zip(predictions, references, strict=True)]
-        by_kind = {}
+        by_kind: dict[str, list[int]] = {}
         for kind, mark in zip(kinds, marks, strict=True):
             by_kind.setdefault(kind, []).append(mark)
         shares = {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())}
