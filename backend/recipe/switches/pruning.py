@@ -17,7 +17,7 @@ class PruneHeads(Switch):
     group: ClassVar[Group] = Group.PRUNING
     order: ClassVar[int] = 120
     title: ClassVar[str] = "Attention heads"
-    summary: ClassVar[str] = "Removes whole heads, by the norm of their output weights: really smaller and faster."
+    summary: ClassVar[str] = "Removes the heads that add least on a little text: really smaller and faster."
     source: ClassVar[str] = "Michel et al. 2019"
 
     ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the heads of every layer")
@@ -44,8 +44,8 @@ class PruneNeurons(Switch):
     group: ClassVar[Group] = Group.PRUNING
     order: ClassVar[int] = 130
     title: ClassVar[str] = "Feed-forward neurons"
-    summary: ClassVar[str] = "Removes neurons, by the norm of their weights: really smaller and faster."
-    source: ClassVar[str] = "Li et al. 2017, filters by norm"
+    summary: ClassVar[str] = "Removes the neurons that add least on a little text: really smaller and faster."
+    source: ClassVar[str] = "Sun et al. 2023 (Wanda), over whole neurons"
 
     ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons of every layer")
 

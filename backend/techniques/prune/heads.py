@@ -11,12 +11,13 @@ from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import PruneHeads
 from backend.techniques.anatomy import attentions, keep_columns, keep_rows, pass_one_token, text_config
 from backend.techniques.base import Effect, Subject
+from backend.techniques.prune.activity import chosen_by, measure
 from backend.techniques.registry import technique
 
 
 @technique(PruneHeads)
 class HeadPruning:
-    """Removes the same number of heads from every layer, those with the smallest weights first.
+    """Removes the same number of heads from every layer, those that add least to its output first.
 
     A unit is what can go alone: a KV head with all its query heads where there are several KV heads, a single query
     head where all share one. Every layer loses equally many, so that one config still describes all of them.
@@ -39,8 +40,10 @@ class HeadPruning:
         if kept == units:
             return
         per_unit = heads // units
-        for block in blocks:
-            _cut(block, importance(block, units).topk(kept).indices.sort().values, per_unit, kv_heads > 1)
+        scores = importance(subject, blocks, units)
+        for block, score in zip(blocks, scores, strict=True):
+            _cut(block, score.topk(kept).indices.sort().values, per_unit, kv_heads > 1)
+        subject.notes[switch.kind] = {"chosen_by": chosen_by(subject)}
         config.head_dim = blocks[0].head_dim  # explicit from here on: hidden / heads is no longer the size of a head
         config.num_attention_heads = kept * per_unit
         config.num_key_value_heads = kept if kv_heads > 1 else 1
@@ -64,12 +67,28 @@ class HeadPruning:
                 "heads_after": after,
                 "kv_heads_before": subject.facts.kv_heads,
                 "kv_heads_after": kv_after,
+                "chosen_by": subject.notes.get(switch.kind, {}).get("chosen_by", "nothing"),
             },
         )
 
 
-def importance(block: Any, units: int) -> Tensor:
-    """One number a unit (units,): the norm of its columns of o, times that of its rows of v where it has its own."""
+def importance(subject: Subject, blocks: list[Any], units: int) -> list[Tensor]:
+    """One number a unit (units,) for every layer: how much the unit adds to the layer's output on the subject's text.
+
+    Without text it is the norm of the unit's weights, a poor guess: in Gemma 3 small weights often matter most.
+    """
+    if not subject.sample_ids:
+        return [by_weights(block, units) for block in blocks]
+
+    def added(output: nn.Linear, inputs: Tensor) -> Tensor:
+        parts = zip(inputs.chunk(units, dim=1), output.weight.float().chunk(units, dim=1), strict=True)
+        return torch.stack([(entering @ columns.T).norm() for entering, columns in parts])
+
+    return measure(subject, [block.o_proj for block in blocks], added)
+
+
+def by_weights(block: Any, units: int) -> Tensor:
+    """The norm of each unit's columns of o, times that of its rows of v where it has its own; (units,)."""
     output = block.o_proj.weight.detach().float()  # (hidden, heads * head_dim)
     score: Tensor = output.reshape(output.shape[0], units, -1).norm(dim=(0, 2))
     value = block.v_proj.weight.detach().float()  # (kv_heads * head_dim, hidden)

@@ -11,9 +11,9 @@ from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import DropLayers
 from backend.techniques.anatomy import pass_one_token, stack, text_config
 from backend.techniques.base import Effect, Subject
+from backend.techniques.prune.activity import CALIBRATION_TOKENS
 from backend.techniques.registry import technique
 
-CALIBRATION_TOKENS = 512
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")  # lists of a config with one entry a layer
 
 

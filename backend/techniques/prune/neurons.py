@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import PruneNeurons
 from backend.techniques.anatomy import keep_columns, keep_rows, mlps, pass_one_token, text_config
 from backend.techniques.base import Effect, Subject
+from backend.techniques.prune.activity import chosen_by, measure
 from backend.techniques.registry import technique
 
 STEPS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
@@ -18,7 +19,7 @@ TOLERANCE = 0.01  # of the ratio that was asked for
 
 @technique(PruneNeurons)
 class NeuronPruning:
-    """Removes the same number of neurons from every layer, those with the smallest weights first (Li et al. 2017)."""
+    """Removes the same number of neurons from every layer, those that add least to its output first."""
 
     def apply(self, subject: Subject, switch: PruneNeurons) -> None:
         """Cut the MLP of every layer.
@@ -32,14 +33,16 @@ class NeuronPruning:
         if kept < 1:
             remedy = "Lower the ratio."
             raise RecipeError(f"switches.{switch.kind}.ratio", switch.ratio, f"at most {1 - 1 / ffn:.3g}", remedy)
-        for block in blocks:
-            keep = importance(block).topk(kept).indices.sort().values
+        scores = importance(subject, blocks)
+        for block, score in zip(blocks, scores, strict=True):
+            keep = score.topk(kept).indices.sort().values
             keep_rows(block.gate_proj, keep)
             keep_rows(block.up_proj, keep)
             keep_columns(block.down_proj, keep)
             if hasattr(block, "intermediate_size"):
                 block.intermediate_size = kept
         text_config(subject.model).intermediate_size = kept
+        subject.notes[switch.kind] = {"chosen_by": chosen_by(subject)}
 
     def read_back(self, subject: Subject, switch: PruneNeurons) -> Effect:
         """Measure the width that a token meets in front of every down projection."""
@@ -56,6 +59,7 @@ class NeuronPruning:
                 "neurons_before": before,
                 "neurons_after": after,
                 "multiple_of": block,
+                "chosen_by": subject.notes.get(switch.kind, {}).get("chosen_by", "nothing"),
             },
         )
 
@@ -70,8 +74,23 @@ def neurons_kept(ffn: int, ratio: float) -> int:
     return round(exact)
 
 
-def importance(block: Any) -> Tensor:
-    """One number a neuron (ffn,): the product of the norms of its gate row, its up row and its down column.
+def importance(subject: Subject, blocks: list[Any]) -> list[Tensor]:
+    """One number a neuron (ffn,) for every layer: the norm of what it adds to the layer's output on the subject's text.
+
+    That is the norm of its activation times the norm of its down column, the measure of Sun et al. 2023 (Wanda) taken
+    over whole columns. Without text it is a product of weight norms, which in Gemma 3 is worse than chance.
+    """
+    if not subject.sample_ids:
+        return [by_weights(block) for block in blocks]
+
+    def added(down: nn.Linear, inputs: Tensor) -> Tensor:
+        return inputs.norm(dim=0) * down.weight.float().norm(dim=0)
+
+    return measure(subject, [block.down_proj for block in blocks], added)
+
+
+def by_weights(block: Any) -> Tensor:
+    """The product of the norms of each neuron's gate row, up row and down column; (ffn,).
 
     A neuron's output is gate(x) * up(x) times its column, so it scales with all three.
     """

@@ -22,10 +22,10 @@ Build = Callable[..., Subject]
 
 def silence(subject: Subject, kept: int, units: int) -> None:
     """Zero the o columns of the least important units of a dense model."""
-    for layer in decoder_layers(subject.model):
-        block = layer.self_attn
+    blocks = [layer.self_attn for layer in decoder_layers(subject.model)]
+    for block, score in zip(blocks, importance(subject, blocks, units), strict=True):
         size = block.o_proj.in_features // units
-        for unit in importance(block, units).topk(units - kept, largest=False).indices.tolist():
+        for unit in score.topk(units - kept, largest=False).indices.tolist():
             block.o_proj.weight.data[:, unit * size : (unit + 1) * size] = 0
 
 
@@ -91,3 +91,18 @@ def test_an_unknown_build_is_refused(tiny_llama: Subject) -> None:
     tiny_llama.model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64))
     with pytest.raises(RecipeError, match="GPT2LMHeadModel"):
         apply_switch(tiny_llama, PruneHeads())
+
+
+def test_the_head_that_adds_nothing_goes(tiny_gemma: Subject) -> None:
+    blocks = [layer.self_attn for layer in decoder_layers(tiny_gemma.model)]
+    for block in blocks:
+        block.o_proj.weight.data[:, 16:32] *= 1e-3  # the second of four heads
+    expected = blocks[0].q_proj.weight.data.view(4, 16, 64)[[0, 2, 3]].reshape(48, 64)
+    apply_switch(tiny_gemma, PruneHeads(ratio=0.25))
+    torch.testing.assert_close(blocks[0].q_proj.weight.data, expected)
+
+
+def test_without_text_weights_decide_and_the_receipt_says_so(tiny_llama: Subject) -> None:
+    tiny_llama.sample_ids = []
+    apply_switch(tiny_llama, PruneHeads(ratio=0.5))
+    assert "no text" in read_back(tiny_llama, PruneHeads(ratio=0.5)).facts["chosen_by"]

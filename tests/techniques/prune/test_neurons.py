@@ -22,9 +22,10 @@ def test_equals_the_model_with_the_neurons_silenced(
 ) -> None:
     pruned, dense = build(shape), build(shape)
     apply_switch(pruned, PruneNeurons(ratio=0.25))
-    for layer in decoder_layers(dense.model):
-        gone = importance(layer.mlp).topk(32, largest=False).indices
-        layer.mlp.down_proj.weight.data[:, gone] = 0
+    blocks = [layer.mlp for layer in decoder_layers(dense.model)]
+    for block, score in zip(blocks, importance(dense, blocks), strict=True):
+        gone = score.topk(32, largest=False).indices
+        block.down_proj.weight.data[:, gone] = 0
     torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
     assert pruned.model.config.intermediate_size == 96
 
@@ -36,6 +37,24 @@ def test_the_weakest_neurons_go(tiny_llama: Subject) -> None:
     expected = mlp.gate_proj.weight.data[stays].clone()
     apply_switch(tiny_llama, PruneNeurons(ratio=0.25))
     torch.testing.assert_close(mlp.gate_proj.weight.data, expected)
+
+
+def test_importance_is_what_a_neuron_adds(tiny_gqa: Subject) -> None:
+    down = decoder_layers(tiny_gqa.model)[0].mlp.down_proj
+    entering: list[Tensor] = []
+    hook = down.register_forward_pre_hook(lambda module, args: entering.append(args[0][0].detach()))
+    score = importance(tiny_gqa, [decoder_layers(tiny_gqa.model)[0].mlp])[0]
+    hook.remove()
+    added = entering[0][:, 9:10] @ down.weight.detach()[:, 9:10].T  # (T, hidden), of neuron 9 alone
+    torch.testing.assert_close(score[9], added.norm())
+
+
+def test_without_text_weights_decide_and_the_receipt_says_so(tiny_llama: Subject) -> None:
+    tiny_llama.sample_ids = []
+    apply_switch(tiny_llama, PruneNeurons())
+    effect = read_back(tiny_llama, PruneNeurons())
+    assert effect.took_effect
+    assert "no text" in effect.facts["chosen_by"]
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.3, 0.5, 0.77, 0.95])
