@@ -32,7 +32,7 @@ format: $(DEV_READY) ## format and mend what can be mended
 docs: $(RUN_READY) ## write the generated parts of README.md again
 	$(BIN)/python -m backend.checks.docs --write
 
-bench: $(RUN_READY) ## every benchmark, one after the other; fails when one falls short
+bench: $(DEV_READY) browser ## every benchmark, one after the other; fails when one falls short
 	@failed=0; for script in benchmarks/[a-z]*.py; do \
 		echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" || failed=1; \
 	done; exit $$failed

@@ -20,7 +20,11 @@ LARGEST_LOG = 5_000_000  # bytes; then the log begins again and the old one is k
 
 
 class Child:
-    """A Python process in a session of its own: Ctrl-C does not reach it, and its group can be ended as one."""
+    """A Python process in a process group of its own: Ctrl-C does not reach it, and the group can be ended as one.
+
+    Not in a session of its own: Linux shares the cores evenly between sessions (autogroups), and niceness would then
+    count only within one, so that nice pages would take as much from the lanes as any other process.
+    """
 
     def __init__(
         self, name: str, arguments: list[str], folder: Path, environment: dict[str, str], log: Path, niceness: int = 0
@@ -64,7 +68,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                process_group=0,
                 preexec_fn=self._prepare,  # safe: the supervisor has one thread
             )
         self._started = time.monotonic()
