@@ -89,6 +89,15 @@ class Int4WeightOnly(Switch):
     def label(self) -> str:
         return f"int4 g{self.group_size}" + ("" if self.head == "int4" else f", head {self.head}")
 
+    def refuse(self, facts: ModelFacts) -> str | None:
+        if facts.hidden % self.group_size:
+            fits = [str(size) for size in (32, 64, 128) if facts.hidden % size == 0]
+            allowed = (
+                f"a group size of {' or '.join(fits)}" if fits else "a model with a hidden size in multiples of 32"
+            )
+            return f"{allowed}: {self.group_size} does not divide the hidden size {facts.hidden}"
+        return None
+
 
 class BnbInt8(Switch):
     """LLM.int8(): int8 with outlier columns kept in a float."""

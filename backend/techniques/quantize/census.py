@@ -45,13 +45,13 @@ def quantization_effect(subject: Subject, kind: str, wanted: Callable[[nn.Module
     quantized = {name: layer for name, layer in layers.items() if formats[name] not in FLOATS}
     hits = sum(wanted(layer) for layer in quantized.values())
     weights = sum(_matrix_size(layer) for layer in quantized.values())
-    stored = sum(layer_bytes(layer, bias=False) for layer in quantized.values())
+    stored = layer_bytes(*quantized.values(), bias=False)
     head = head_name(model)
     facts: dict[str, str | int | float | None] = {
         "linear_layers": len(layers),
         "quantized_layers": len(quantized),
         "formats": _tally(formats.values()),
-        "classes": _tally(type(layer).__name__ for layer in layers.values()),
+        "classes": _tally(layer._get_name() for layer in layers.values()),
         "head": formats.get(head or "", "none"),
         "bits_per_weight": round(8 * stored / weights, 3) if weights else None,
         "weight_bytes": weight_bytes(model),

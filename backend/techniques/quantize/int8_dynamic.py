@@ -14,6 +14,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.switches.precision import Int8Dynamic
 from backend.techniques.base import Effect, Subject
 from backend.techniques.quantize.census import layer_format, quantization_effect
+from backend.techniques.quantize.counting import smallest_packed
 from backend.techniques.quantize.floats import cast_weights
 from backend.techniques.quantize.swap import swap_linears
 from backend.techniques.registry import technique
@@ -43,7 +44,9 @@ class Int8DynamicLayers:
 
         def build(name: str, layer: nn.Linear) -> nn.Module:
             holder = nn.Sequential(layer)
-            return quantize_dynamic(holder, {nn.Linear: qconfig}, dtype=torch.qint8, inplace=True)[0]
+            new = quantize_dynamic(holder, {nn.Linear: qconfig}, dtype=torch.qint8, inplace=True)[0]
+            new.has_bias = layer.bias is not None  # so that counting bytes need not unpack it
+            return new
 
         with _engine(engine), _deprecation_unsaid():
             swap_linears(subject, switch.kind, build)
@@ -52,7 +55,7 @@ class Int8DynamicLayers:
     def read_back(self, subject: Subject, switch: Int8Dynamic) -> Effect:
         """Count the packed layers and ask one for its scales."""
         effect = quantization_effect(subject, switch.kind, lambda layer: layer_format(layer) == "qint8")
-        packed = next((m for m in subject.model.modules() if isinstance(m, torch.ao.nn.quantized.dynamic.Linear)), None)
+        packed = smallest_packed(subject.model.modules())
         if packed is not None:
             per_channel = packed.weight().qscheme() == torch.per_channel_affine
             effect.facts["weight_scales"] = "one per output channel" if per_channel else "one per matrix"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.switch import Switch, read_switch
 from backend.techniques.base import Effect, Subject, decoder_layers
-from backend.techniques.quantize.counting import weight_bytes
+from backend.techniques.quantize.census import layer_format
+from backend.techniques.quantize.counting import layer_bytes, weight_bytes
+from backend.techniques.quantize.torchao_layers import int4_layer, int8_layer
 from backend.techniques.registry import apply_switch, read_back
 
 Run = Callable[[Subject], Tensor]
@@ -248,3 +251,25 @@ def test_progress_names_every_layer(tiny_llama: Subject) -> None:
     assert len(heard) == 22
     assert [share for share, _ in heard] == sorted(share for share, _ in heard)
     assert heard[-1][1] == "Quantizing lm_head"
+
+
+def test_a_group_that_does_not_divide_the_hidden_size_is_refused_before_loading(build: Callable[..., Subject]) -> None:
+    facts = replace(build("llama").facts, hidden=96)
+    assert read_switch("int4_weight_only", {"group_size": 32}).refuse(facts) is None
+    reason = read_switch("int4_weight_only", {"group_size": 64}).refuse(facts)
+    assert reason == "a group size of 32: 64 does not divide the hidden size 96"
+
+
+def test_a_layer_of_torchao_is_counted_and_leaves_the_shared_weight(tiny_llama: Subject) -> None:
+    head = tiny_llama.model.get_output_embeddings()
+    before = head.weight.detach().clone()
+    packed = int8_layer(head)
+    assert layer_format(packed) == "int8"
+    assert head.weight.numel() < layer_bytes(packed) < 1.1 * head.weight.numel()
+    assert torch.equal(tiny_llama.model.get_input_embeddings().weight, before)
+    x = torch.randn(3, 64)
+    assert 0 < error(packed(x), head(x).detach()) < 0.02
+
+
+def test_torchao_names_the_group_that_does_not_divide() -> None:
+    assert int4_layer(nn.Linear(48, 32), 32) == "48 inputs are no multiple of the group of 32"
