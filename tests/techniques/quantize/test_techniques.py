@@ -16,9 +16,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.switch import Switch, read_switch
 from backend.techniques.base import Effect, Subject, decoder_layers
-from backend.techniques.quantize.census import layer_format
-from backend.techniques.quantize.counting import layer_bytes, weight_bytes
-from backend.techniques.quantize.torchao_layers import int4_layer, int8_layer
+from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.registry import apply_switch, read_back
 
 Run = Callable[[Subject], Tensor]
@@ -211,31 +209,6 @@ def test_double_quantization_is_read_from_the_live_scales(tiny_llama: Subject) -
     assert ("not quantized" in effect.summary) == (effect.facts["double_quantized_layers"] == 0)
 
 
-def test_cast_changes_every_weight_and_keeps_the_rotary_frequencies(any_subject: Subject, logits: Run) -> None:
-    want = logits(any_subject)
-    model = any_subject.model
-    before = weight_bytes(model)
-    effect = change(any_subject, "cast", dtype="bf16")
-    assert effect.took_effect
-    assert effect.summary == "100% of the weights bfloat16"
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert {b.dtype for name, b in model.named_buffers() if "inv_freq" in name} == {torch.float32}
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert effect.facts["weight_bytes"] == weight_bytes(model) < 0.51 * before
-    assert 0 < error(logits(any_subject), want) < 0.05
-
-
-def test_cast_that_did_nothing_is_found_out(tiny_llama: Subject) -> None:
-    effect = read_back(tiny_llama, read_switch("cast", {}))
-    assert not effect.took_effect
-    assert effect.summary == "0% of the weights bfloat16"
-
-
-def test_fp16_on_a_cpu_is_refused(tiny_llama: Subject) -> None:
-    with pytest.raises(RecipeError, match="bf16 on a CPU"):
-        apply_switch(tiny_llama, read_switch("cast", {"dtype": "fp16"}))
-
-
 @pytest.mark.parametrize("kind", ["int8_weight_only", "int4_weight_only"])
 def test_a_device_with_no_kernel_is_refused(tiny_llama: Subject, kind: str) -> None:
     tiny_llama.device = torch.device("mps")
@@ -258,18 +231,3 @@ def test_a_group_that_does_not_divide_the_hidden_size_is_refused_before_loading(
     assert read_switch("int4_weight_only", {"group_size": 32}).refuse(facts) is None
     reason = read_switch("int4_weight_only", {"group_size": 64}).refuse(facts)
     assert reason == "a group size of 32: 64 does not divide the hidden size 96"
-
-
-def test_a_layer_of_torchao_is_counted_and_leaves_the_shared_weight(tiny_llama: Subject) -> None:
-    head = tiny_llama.model.get_output_embeddings()
-    before = head.weight.detach().clone()
-    packed = int8_layer(head)
-    assert layer_format(packed) == "int8"
-    assert head.weight.numel() < layer_bytes(packed) < 1.1 * head.weight.numel()
-    assert torch.equal(tiny_llama.model.get_input_embeddings().weight, before)
-    x = torch.randn(3, 64)
-    assert 0 < error(packed(x), head(x).detach()) < 0.02
-
-
-def test_torchao_names_the_group_that_does_not_divide() -> None:
-    assert int4_layer(nn.Linear(48, 32), 32) == "48 inputs are no multiple of the group of 32"
