@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from backend.ui.page import draw_head
+from backend.ui.page import draw_head, require_journal
 
 st.set_page_config(page_title="Headway", layout="wide", initial_sidebar_state=328)
 page = st.navigation(
@@ -15,4 +15,5 @@ page = st.navigation(
     position="top",
 )
 draw_head()
+require_journal()
 page.run()

@@ -21,28 +21,24 @@ from backend.ui.result import draw_result, draw_shared, share_race
 from backend.ui.share import unpack
 from backend.ui.text import plain
 
-FIRST = {
-    "model": "storyteller",
-    "prompt": "Once there was a red lantern in the harbor.",
-    "variants": [{"switches": {"int8_weight_only": {}, "draft_model": {}}}],
-}
+FIRST = "storyteller-int8-and-draft"  # the preset of a first visit: a clear gain
+PLAIN = {"prompt": "Once there was a lantern in the harbor.", "variants": [{"switches": {"int8_weight_only": {}}}]}
 
 
 def fill_form(job: Job | None) -> None:
     """Fill the form once a session: from the URL's race or preset, from the race that is followed, or ready to go."""
     if state.SHEET in st.session_state:
         return
-    race = Race.read(FIRST)
+    state.show(Race.read(PLAIN))
     try:
         if "race" in st.query_params:
-            race = unpack(st.query_params["race"])
-        elif "preset" in st.query_params:
-            race = shelf.load(st.query_params["preset"]).race
-        elif job is not None:
-            race = Race.read(job.spec)
+            state.show(unpack(st.query_params["race"]))
+        elif "preset" not in st.query_params and job is not None:
+            state.show(Race.read(job.spec))
+        else:
+            choose_preset(st.query_params.get("preset", FIRST))
     except RecipeError as error:
         st.session_state["card"] = error.card()
-    state.show(race)
 
 
 def choose_preset(name: str) -> None:
@@ -53,6 +49,7 @@ def choose_preset(name: str) -> None:
         st.session_state["card"] = error.card()
         return
     state.show(preset.race)
+    st.session_state["preset"] = name
     st.session_state["look_at"] = preset.look_at
 
 
@@ -83,15 +80,22 @@ def draw_order(job: Job | None) -> ModelFacts | None:
     cancel.button("Cancel", on_click=cancel_race, args=(job,), disabled=not busy, width="stretch", key="cancel")
     sheet = state.sheet()
     facts, card = facts_of(name, sheet.get("revision"), bool(sheet.get("trust_remote_code")))
-    if facts:
-        st.caption(plain(facts_line(facts)))
-    draw_gemma()
+    _draw_facts(facts)
     if card:
         error_card(card, "This model cannot be used")
     if look_at := st.session_state.get("look_at"):
         st.caption(plain(f"What to look at: {look_at}"))
     order.draw_prompt(examples_for(name))
     return facts
+
+
+def _draw_facts(facts: ModelFacts | None) -> None:
+    """The model in one line, and beside it the way to get Gemma where it is not here."""
+    line, gemma = st.columns([5, 1], vertical_alignment="center")
+    with line:
+        st.caption(plain(facts_line(facts)) if facts else "Nothing is known of this model yet.")
+    with gemma:
+        draw_gemma()
 
 
 def checked(race: Race) -> None:

@@ -20,10 +20,18 @@ PARTS = (("weights", ""), ("kv", "/"), ("other", "."))
 Chart = tuple[str, go.Figure | None, str]  # title, figure (None: nothing to say), summary in words
 
 
-def race_charts(view: RaceView, dark: bool) -> list[Chart]:
-    """The four plots of one race."""
+def race_charts(view: RaceView, dark: bool, beside: RaceView | None = None) -> list[Chart]:
+    """The four plots of one race, with the x ranges that it shares with the one it is compared with."""
     lanes = list(view.lanes.values())
-    return [tokens(lanes, dark), speed(lanes, dark), memory(lanes, dark), kld(lanes, dark)]
+    every = [*lanes, *(beside.lanes.values() if beside else ())]
+    charts = [tokens(lanes, dark), speed(lanes, dark), memory(lanes, dark), kld(lanes, dark)]
+    end_s = max((lane.clock[-1] for lane in every if lane.clock), default=0)
+    held = max((sum(lane.memory.get(f"{part}_bytes") or 0 for part, _ in PARTS) for lane in every), default=0)
+    count = max((len(lane.decode.kld) for lane in every), default=0)
+    for (_, figure, _), end in zip(charts, (end_s, end_s, held / 1e6, count), strict=True):
+        if figure is not None and end > 0:
+            figure.update_xaxes(range=[0, 1.03 * end])
+    return charts
 
 
 def tokens(lanes: list[LaneView], dark: bool) -> Chart:
@@ -33,7 +41,7 @@ def tokens(lanes: list[LaneView], dark: bool) -> Chart:
     for lane in going:
         _line(figure, lane, lane.clock, list(range(1, len(lane.clock) + 1)), dark)
     words = [f"{_named(lane)} {len(lane.ids)} in {seconds(lane.clock[-1])}" for lane in going]
-    return "Tokens against lane clock", figure if going else None, _sentence(words, "No token was written.")
+    return "Tokens", figure if going else None, _sentence(words, "No token was written.")
 
 
 def speed(lanes: list[LaneView], dark: bool) -> Chart:
@@ -52,7 +60,7 @@ def speed(lanes: list[LaneView], dark: bool) -> Chart:
 def memory(lanes: list[LaneView], dark: bool) -> Chart:
     """Bytes held, by part, beside the baseline."""
     held = [lane for lane in lanes if lane.memory]
-    figure = _figure("megabytes", "", dark)
+    figure = _figure("MB", "", dark)
     for part, pattern in PARTS:
         figure.add_bar(
             orientation="h",
@@ -68,13 +76,13 @@ def memory(lanes: list[LaneView], dark: bool) -> Chart:
         )
     figure.update_layout(barmode="stack", bargap=0.4)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    words = [_memory_words(lane) for lane in held]
-    return "Memory by part", figure if held else None, _sentence(words, "No model was loaded.")
+    words = "; ".join(_memory_words(lane) for lane in held)
+    summary = f"Weights, KV (hatched), other (dotted): {words}." if held else "No model was loaded."
+    return "Memory by part", figure if held else None, summary
 
 
 def _memory_words(lane: LaneView) -> str:
-    parts = ", ".join(f"{part.replace('kv', 'KV')} {size(lane.memory.get(f'{part}_bytes'))}" for part, _ in PARTS)
-    return f"{_named(lane)} {parts}"
+    return f"{_named(lane)} {', '.join(size(lane.memory.get(f'{part}_bytes')) for part, _ in PARTS)}"
 
 
 def kld(lanes: list[LaneView], dark: bool) -> Chart:

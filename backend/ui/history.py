@@ -91,7 +91,7 @@ def draw_two(first: Job, second: Job) -> None:
     for place, (column, feed) in enumerate(zip(st.columns(2), feeds, strict=True)):
         with column:
             st.markdown(f"**{plain(names[place].capitalize())}**: {plain(short(feed.race.prompt))}")
-            for number, (title, figure, summary) in enumerate(race_charts(feed.view, dark)):
+            for number, (title, figure, summary) in enumerate(race_charts(feed.view, dark, feeds[1 - place].view)):
                 st.markdown(f"**{plain(title)}**")
                 if figure is not None:
                     key = f"compare-{place}-{number}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from backend.journal import JournalFull, JournalInUse
 from backend.ui import words
+from backend.ui.cards import error_card
 from backend.ui.desk import journal, set_aside
 from backend.ui.machine import machine_line
 from backend.ui.text import plain
@@ -15,6 +17,7 @@ _STYLE = """
   .stSidebar .stVerticalBlock { gap: 0.5rem; }
   .stSidebar hr { margin: 8px 0; }
   .stMarkdown, .stMetric, .stDataFrame, .stCaptionContainer { font-variant-numeric: tabular-nums; }
+  [class*="-plot-"] .stCaptionContainer p { font-size: 12px; line-height: 1.4; }
   .st-key-machine { position: fixed; top: 1.1rem; right: 1.5rem; width: auto; z-index: 999991; }
   .st-key-machine strong { margin-right: 16px; }
   @media (max-width: 640px) { .st-key-machine { position: static; } .stMainBlockContainer { padding: 3.75rem 1rem; } }
@@ -30,6 +33,19 @@ def draw_head() -> None:
     st.html(_STYLE)
     with st.container(key="machine"):
         st.caption(f"**Headway** {plain(machine_line())}")
+
+
+def require_journal() -> None:
+    """Stop with a card where the journal cannot be opened."""
+    try:
+        journal()
+    except (JournalInUse, JournalFull) as error:
+        remedy = (
+            "Free some space." if isinstance(error, JournalFull) else "End the other Headway, then load this again."
+        )
+        card = {"field": "journal", "value": str(error), "allowed": "a journal that can be opened", "remedy": remedy}
+        error_card(card, "The journal cannot be opened")
+        st.stop()
 
 
 def draw_notices() -> None:

@@ -42,7 +42,7 @@ def draw_charts(feed: Feed, key: str) -> None:
     dark = st.context.theme.type == "dark"
     for place, (column, chart) in enumerate(zip(st.columns(4), race_charts(feed.view, dark), strict=True)):
         title, figure, summary = chart
-        with column, st.container(border=True, height=328, key=f"{key}-plot-{place}"):
+        with column, st.container(border=True, height=360, key=f"{key}-plot-{place}"):
             st.markdown(f"**{plain(title)}**")
             if figure is not None:
                 st.plotly_chart(figure, key=f"{key}-chart-{place}", theme=None, config={"displayModeBar": False})

@@ -165,5 +165,5 @@ if __name__ == "__main__":
         while True:
             kept.beat("staged", os.getpid())
             if claimed := kept.claim("staged", "race"):
-                play(kept, claimed.id, race(), pause_s=seconds)
+                play(kept, claimed.id, Race.read(claimed.spec), pause_s=seconds)
             time.sleep(0.2)

@@ -23,23 +23,32 @@ def _read(*names: str) -> str:
 _element = st.components.v2.component(
     "headway_race", html=_read("live.html"), css=_read("live.css"), js=_read("panes.js", "plots.js")
 )
-REFRESH_S = 0.2
+REFRESH_S = 0.2  # while tokens come
+REST_S = 1.0  # while requests are measured: a refresh takes a core for tens of milliseconds, whatever it shows
+LOST = "live_lost"
+MEASURED = ("scoring", "measuring")
 
 
-@st.fragment(run_every=REFRESH_S)
 def follow_race(journal: Journal, feed: Feed) -> None:
     """Draw the running race and go on drawing it; the page is drawn anew when the race has ended."""
+    feed.update(journal)
+    measured = feed.view.phase.get("name") in MEASURED
+    st.session_state[LOST] = True  # an element that was just drawn has nothing yet
+    st.fragment(_draw, run_every=REST_S if measured else REFRESH_S)(journal, feed, measured)
+
+
+def _draw(journal: Journal, feed: Feed, measured: bool) -> None:
     payload = feed.update(journal)
-    if feed.job.ended:
+    if feed.job.ended or measured != (feed.view.phase.get("name") in MEASURED):
         st.rerun()
-    lost = f"lost:{feed.job.id}"
-    if st.session_state.pop(lost, True):  # the first drawing of a page, or a browser that lost the thread
+    if st.session_state.pop(LOST, False):
         payload = feed.whole()
-    shown = _element(
-        key=f"live-{feed.job.id}", data=payload, on_lost_change=lambda: st.session_state.update({lost: True})
-    )
-    if shown.lost:
-        st.session_state[lost] = True
+    _element(key=f"live-{feed.job.id}", data=payload, on_lost_change=_lose)
+
+
+def _lose() -> None:
+    """The browser skipped more than was repeated: tell it everything once."""
+    st.session_state[LOST] = True
 
 
 def draw_panes(feed: Feed, key: str) -> None:

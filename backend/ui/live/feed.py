@@ -24,6 +24,7 @@ class Feed:
         self.seq = 0
         self.payload: dict[str, Any] = {}
         self._seen: Any = None
+        self._waiting = ""
 
     def follow(self, journal: Journal) -> Job:
         """Fold in what is new and return the job as it stands."""
@@ -35,19 +36,19 @@ class Feed:
     def update(self, journal: Journal) -> dict[str, Any]:
         """The payload of now; the same object as before when nothing changed."""
         job = self.follow(journal)
-        waiting = waiting_words(journal, job) if job.state in ("queued", "running") and not self.view.phase else ""
-        seen = (self.view.last_id, job.state, job.cancel, waiting)
+        self._waiting = "" if job.ended or self.view.phase else waiting_words(journal, job)
+        seen = (self.view.last_id, job.state, job.cancel, self._waiting)
         if seen != self._seen:
             self._seen = seen
             self.seq += 1
-            self.payload = self._compose(self.sent[0], waiting)
+            self.payload = self._compose(self.sent[0], self._waiting)
             self.sent.append({name: (len(lane.ids), len(lane.decode.kld)) for name, lane in self._lanes()})
         return self.payload
 
     def whole(self) -> dict[str, Any]:
         """Everything from the first token on: for an element that was just drawn or lost the thread."""
         self.seq += 1
-        return self._compose({}, "")
+        return self._compose({}, self._waiting)
 
     def _lanes(self) -> list[tuple[str, LaneView]]:
         return [(name, self.view.lanes.get(name) or LaneView(name)) for name, _ in self.race.lanes]

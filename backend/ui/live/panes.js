@@ -4,6 +4,7 @@
 const DASH = { base: [2, 3], A: [], B: [7, 4], C: [8, 3, 2, 3] };
 const WINDOW = 12;
 const MOST = 200;
+const LONGEST_RUN = 600;
 const races = new WeakMap();
 
 export default function live({ data, parentElement, setTriggerValue }) {
@@ -73,10 +74,11 @@ function pane(told) {
   text.setAttribute("role", "log");
   text.setAttribute("aria-live", "off");
   text.setAttribute("aria-label", `Text of ${told.title}`);
-  const tail = node("span", "pending");
-  text.append(tail);
+  const tail = node("span", "pending"), flow = node("div", "flow");
+  flow.append(tail);
+  text.append(flow);
   box.append(header, text);
-  return { box, label, speed, gain, text, tail, run: null, runClass: null };
+  return { box, label, speed, gain, flow, tail, run: null, runClass: null, fresh: "" };
 }
 
 function take(lane, told) {
@@ -124,31 +126,38 @@ function update(root, race, data) {
 
 function write(lane, base) {
   const { pane, ids, texts } = lane;
-  const stick = pane.text.scrollHeight - pane.text.scrollTop - pane.text.clientHeight < 24;
   const known = lane === base ? ids.length : Math.min(ids.length, base ? base.ids.length : 0);
   const before = pane.tail;
   for (let at = lane.settled; at < known; at++) {
     const differs = lane !== base && ids[at] !== base.ids[at];
     if (differs && !lane.forked) {
       lane.forked = true;
-      pane.text.insertBefore(node("span", "fork", `first difference, token ${at + 1}`), before);
+      close(pane);
+      pane.flow.insertBefore(node("span", "fork", `first difference, token ${at + 1}`), before);
       pane.run = null;
     }
     const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? " drafted" : "");
-    if (!pane.run || pane.runClass !== className) {
+    if (!pane.run || pane.runClass !== className || pane.run.length > LONGEST_RUN) {
+      close(pane);
       pane.run = document.createTextNode("");
       pane.runClass = className;
       const span = node("span", className);
       span.append(pane.run);
-      pane.text.insertBefore(span, before);
+      pane.flow.insertBefore(span, before);
     }
-    pane.run.appendData(texts[at]);
+    pane.fresh += texts[at];
   }
+  close(pane);
   lane.settled = Math.max(lane.settled, known);
   set(before, texts.slice(known).join(""));
   if (lane.failure && !pane.failed) {
     pane.failed = node("p", "failure", lane.failure);
-    pane.text.append(pane.failed);
+    pane.flow.append(pane.failed);
   }
-  if (stick) pane.text.scrollTop = pane.text.scrollHeight;
+}
+
+// Text is put in once an update: every change of a text node costs a layout.
+function close(pane) {
+  if (pane.fresh) pane.run.appendData(pane.fresh);
+  pane.fresh = "";
 }

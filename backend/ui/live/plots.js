@@ -80,6 +80,13 @@ function empty(plot, look, text) {
   set(plot.note, "");
 }
 
+// At most MOST of many, the last one always among them.
+function thin(list) {
+  if (list.length <= MOST) return list;
+  const stride = Math.ceil(list.length / MOST);
+  return list.filter((_, at) => at % stride === 0 || at === list.length - 1);
+}
+
 function line(plot, look, lane, points) {
   const { c } = plot;
   if (!points.length) return;
@@ -87,10 +94,8 @@ function line(plot, look, lane, points) {
   c.lineWidth = 2;
   c.setLineDash(DASH[lane.name]);
   c.beginPath();
-  const stride = Math.max(1, Math.ceil(points.length / MOST));
-  for (let at = 0; at < points.length; at += stride) c.lineTo(points[at][0], points[at][1]);
+  for (const point of points) c.lineTo(point[0], point[1]);
   const last = points[points.length - 1];
-  c.lineTo(last[0], last[1]);
   c.stroke();
   c.setLineDash([]);
   c.fillStyle = look.ink;
@@ -106,13 +111,17 @@ function drawTokens(plot, lanes, look, end, total) {
   const going = lanes.filter((lane) => lane.clock.length);
   if (!going.length) return empty(plot, look, "Starts with the first token.");
   const { x, y } = axes(plot, look, end, total, tick, tick);
-  for (const lane of going) line(plot, look, lane, lane.clock.map((at, count) => [x(at), y(count + 1)]));
+  for (const lane of going) {
+    const points = thin(lane.clock.map((at, count) => [at, count + 1]));
+    line(plot, look, lane, points.map(([at, count]) => [x(at), y(count)]));
+  }
   set(plot.note, going.map((lane) => `${named(lane)}: ${lane.ids.length} in ${three(lane.clock[lane.clock.length - 1])} s`).join("; "));
 }
 
 function speeds(lane) {
   const made = [];
-  for (let at = WINDOW; at < lane.clock.length; at++) {
+  const stride = Math.max(1, Math.ceil(lane.clock.length / MOST));
+  for (let at = WINDOW; at < lane.clock.length; at += stride) {
     const spent = lane.clock[at] - lane.clock[at - WINDOW];
     if (spent > 0) made.push([lane.clock[at], WINDOW / spent]);
   }
@@ -156,7 +165,7 @@ function drawMemory(plot, lanes, look) {
       from += part;
     });
   });
-  set(plot.note, held.map((lane) => `${named(lane)}: weights ${bytes(lane.memory[0])}, KV ${bytes(lane.memory[1])}, other ${bytes(lane.memory[2])}`).join("; "));
+  set(plot.note, `Weights, KV, other: ${held.map((lane) => `${named(lane)} ${lane.memory.map(bytes).join(", ")}`).join("; ")}`);
 }
 
 function drawKld(plot, lanes, look, race) {
@@ -164,7 +173,7 @@ function drawKld(plot, lanes, look, race) {
   const scored = lanes.filter((lane) => lane.kld.length);
   const perplexity = lanes.filter((lane) => lane.perplexity).map((lane) => `perplexity ${named(lane)} ${three(lane.perplexity)}`);
   if (!scored.length) return empty(plot, look, "Starts with the first scored token.");
-  const every = scored.flatMap((lane) => lane.kld).sort((a, b) => a - b);
+  const every = scored.flatMap((lane) => thin(lane.kld)).sort((a, b) => a - b);
   const top = Math.max(1e-6, 1.1 * every[Math.floor(0.98 * (every.length - 1))]);
   const { x, y } = axes(plot, look, race.total, top, tick, tick), { c } = plot;
   for (const lane of scored) {
@@ -173,7 +182,8 @@ function drawKld(plot, lanes, look, race) {
     const stride = Math.max(1, Math.ceil(lane.kld.length / MOST));
     for (let at = 0; at < lane.kld.length; at += stride) c.fillRect(x(at + 1) - 1.5, Math.max(plot.top - 2, y(lane.kld[at]) - 1.5), 3, 3);
     c.globalAlpha = 1;
-    line(plot, look, lane, lane.sum.map((sum, at) => [x(at + 1), Math.max(plot.top, y(sum / (at + 1)))]));
+    const means = thin(lane.sum.map((sum, at) => [at + 1, sum / (at + 1)]));
+    line(plot, look, lane, means.map(([at, mean]) => [x(at), Math.max(plot.top, y(mean))]));
   }
   const means = scored.map((lane) => `${named(lane)}: mean ${three(lane.sum[lane.sum.length - 1] / lane.kld.length)}`);
   set(plot.note, [...means, ...perplexity].join("; "));
