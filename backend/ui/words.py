@@ -193,6 +193,7 @@ def phase_line(phase: dict[str, Any]) -> str:
     """A phase as one line: 'racing: 84 of 128 tokens, 3 s left'."""
     name, done, total = phase["name"], phase.get("done") or 0, phase.get("total") or 0
     unit = {"racing": " tokens", "measuring": " s", "loading": " lanes", "transforming": " lanes"}.get(name, "")
-    parts = [f"{three(done)} of {three(total)}{unit}"] if total else []
+    told = [f"{value:,.0f}" if value == int(value) else three(value) for value in (done, total)]
+    parts = [f"{told[0]} of {told[1]}{unit}"] if total else []
     parts += [text for text in (phase.get("text") or "", left(phase.get("eta_s"))) if text]
     return f"{name}: {', '.join(parts)}" if parts else str(name)

@@ -73,6 +73,14 @@ def test_a_race_with_nothing_measured_has_no_verdict_to_boast_of() -> None:
     assert words.sentences("A", {"failed": True}, {}) == ["A failed, so there is no verdict on it."]
 
 
+def test_a_phase_is_one_line_with_the_time_left() -> None:
+    phase = {"name": "racing", "done": 45, "total": 128, "eta_s": 3.2}
+    assert words.phase_line(phase) == "racing: 45 of 128 tokens, 3 s left"
+    phase = {"name": "measuring", "done": 2.53, "total": 12.0, "eta_s": None, "text": "round 3"}
+    assert words.phase_line(phase) == "measuring: 2.53 of 12 s, round 3"
+    assert words.phase_line({"name": "loading", "done": 0, "total": 0}) == "loading"
+
+
 def test_turn_counts_the_races_before() -> None:
     assert words.turn(2) == "2 races before yours."
     assert words.turn(1) == "1 race before yours."

@@ -46,9 +46,9 @@ function paint(race, name, mark, all, drawing) {
   drawing(plot);
 }
 
-function nice(top) {
+function nice(top, most = 4.5) {
   const step = 10 ** Math.floor(Math.log10(top / 3));
-  return [1, 2, 5, 10].map((n) => n * step).find((n) => top / n <= 4.5);
+  return [1, 2, 5, 10, 20].map((n) => n * step).find((n) => top / n <= most);
 }
 
 function axes(plot, look, xTop, yTop, xText, yText) {
@@ -68,7 +68,7 @@ function axes(plot, look, xTop, yTop, xText, yText) {
   }
   c.stroke();
   c.textAlign = "center";
-  for (let value = 0, step = nice(xTop); value <= xTop * 1.001; value += step) c.fillText(xText(value), x(value), bottom + 15);
+  for (let value = 0, step = nice(xTop, (right - left) / 50); value <= xTop * 1.001; value += step) c.fillText(xText(value), x(value), bottom + 15);
   return { x, y };
 }
 
@@ -105,7 +105,7 @@ function line(plot, look, lane, points) {
 
 const named = (lane) => (lane.name === "base" ? "baseline" : lane.name) + (lane.simulated ? " (simulated)" : "");
 const marked = (lane) => lane.name + (lane.simulated ? " sim." : "");
-const tick = (value) => String(Number(value.toPrecision(3)));
+const tick = (value) => (value && value < 0.001 ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(3))));
 
 function drawTokens(plot, lanes, look, end, total) {
   const going = lanes.filter((lane) => lane.clock.length);
