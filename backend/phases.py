@@ -72,12 +72,12 @@ def go(way: Raceway, scored: bool) -> None:
     while clocks:
         name = min(clocks, key=lambda lane: clocks[lane])
         reply = way.call(name, "slice", budget_s=SLICE_S)
-        way.breathe()
         if reply is None:
             clocks.pop(name)
             continue
         clocks[name] = reply["clock"]
         _write_slice(way, name, reply)
+        way.breathe()  # after the journal was written: this is when the page draws what is new
         if name == "base" and scored:
             _score_slice(way, reply["tokens"])
         if reply["finished"]:

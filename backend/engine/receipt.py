@@ -19,7 +19,7 @@ def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
     """Plain data: layers, bytes, heads, device, threads, and the effect of every switch of the recipe."""
     model, config = subject.model, subject.model.config
     effects: list[Effect] = [read_back(subject, switch) for switch in recipe.pipeline]
-    classes = Counter(type(m).__name__ for m in model.modules() if _computes(m))
+    classes = Counter(_class(m) for m in model.modules() if _computes(m))
     dtypes = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
     held, numbers = weight_bytes(model), held_weights(model)
     return {
@@ -41,8 +41,15 @@ def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
 
 
 def _computes(module: nn.Module) -> bool:
-    """Leaf modules that hold weights, packed ones included."""
+    """Modules that hold weights of their own; packed layers of torch.ao show no tensor, only their widths."""
+    if hasattr(module, "in_features"):
+        return True
     return not list(module.children()) and bool(list(module.parameters()) or list(module.buffers()))
+
+
+def _class(module: nn.Module) -> str:
+    """The class's name as it calls itself: torch.ao's packed layers are classes called Linear, too."""
+    return module._get_name()
 
 
 def held_weights(model: nn.Module) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from backend.storyteller.world import World
 
 KINDS = ("person", "holder", "thing", "colour")
+NEAR = 0.75  # share of questions about the last event: they are learned first, and the way to the others
 END = "<|story|>"  # stands between stories: it opens one and closes the one before
 
 
@@ -22,12 +23,16 @@ class Question:
 
 
 def ask(world: World, rng: random.Random) -> Question:
-    """Ask one question, its kind drawn evenly; 'Nobody' is the answer for a thing that lies somewhere."""
+    """Ask one question, its kind drawn evenly; most are about the last event, the others about anything before it.
+
+    'Nobody' is the answer for a thing that lies somewhere.
+    """
     kind = rng.choice(KINDS)
+    near = rng.random() < NEAR
     if kind == "person":
-        name = rng.choice(list(world.people))
+        name = rng.choice(_choices(list(world.people), world.latest, near))
         return Question(kind, f"Where is {name}? {name} is in the", f" {world.people[name]}")
-    thing = rng.choice(list(world.things.values()))
+    thing = world.things[rng.choice(_choices(list(world.things), world.latest, near))]
     if kind == "holder":
         return Question(kind, f"Who has the {thing.name}?", f" {thing.holder or 'Nobody'}")
     if kind == "thing":
@@ -35,7 +40,12 @@ def ask(world: World, rng: random.Random) -> Question:
     return Question(kind, f"What colour is the {thing.name}? The {thing.name} is", f" {thing.colour}")
 
 
-def tell(rng: random.Random, events: int, question_rate: float = 0.4) -> str:
+def _choices(names: list[str], latest: set[str], near: bool) -> list[str]:
+    """The names that the last event was about, where such are wanted and there are any; otherwise all."""
+    return [name for name in names if name in latest] or names if near else names
+
+
+def tell(rng: random.Random, events: int, question_rate: float = 0.5) -> str:
     """One story of `events` events with questions and their answers strewn in."""
     world = World.create(rng)
     parts = world.introduce()
@@ -48,10 +58,10 @@ def tell(rng: random.Random, events: int, question_rate: float = 0.4) -> str:
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Stories without end, a few events to two dozen long. Seeds below 1000 are for training only."""
+    """Stories without end, three to eighteen events long. Seeds below 1000 are for training only."""
     rng = random.Random(seed)
     while True:
-        yield tell(rng, events=int(rng.triangular(3, 24, 5)))
+        yield tell(rng, events=int(rng.triangular(3, 18, 5)))
 
 
 def exam(seed: int, count: int) -> list[tuple[str, Question]]:

@@ -8,17 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from backend.storyteller.card import write_card
 from backend.storyteller.exams import accuracy, held_out_loss
 from backend.storyteller.stories import END, stories
 from backend.storyteller.tokenizer import build_tokenizer
+
+ASKED = 1000  # questions of the card's exam
+CHECKPOINT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Plan:
 
 
 PLANS = {
-    "storyteller": Plan(hidden=512, layers=8, heads=8, ffn=1376, tokens=8_000_000, matrix_rate=0.004),
-    "storyteller-draft": Plan(hidden=256, layers=2, heads=4, ffn=688, tokens=10_000_000, matrix_rate=0.008),
+    "storyteller": Plan(hidden=512, layers=8, heads=8, ffn=1376, tokens=4_000_000, matrix_rate=0.001),
+    "storyteller-draft": Plan(hidden=256, layers=2, heads=4, ffn=688, tokens=5_000_000, matrix_rate=0.002),
 }
 
 
@@ -93,49 +98,73 @@ def rate_at(plan: Plan, seen: int) -> float:
     return max(0.0, min(warm, 1.0, left))
 
 
-def train(name: str, plan: Plan, work: Path, out: Path) -> None:
-    """Train, checkpoint every few minutes to `work`, and write the finished model and its figures to `out`."""
-    tokenizer = build_tokenizer()
-    model = build_model(plan, tokenizer)
-    optims = optimizers(model, plan)
-    base_rates = [[g["lr"] for g in o.param_groups] for o in optims]
-    work.mkdir(parents=True, exist_ok=True)
-    checkpoint = work / f"{name}.pt"
-    seen, spent = 0, 0.0
-    if checkpoint.exists():
+@dataclass
+class Run:
+    """A training under way: what a checkpoint holds."""
+
+    model: LlamaForCausalLM
+    optims: list[torch.optim.Optimizer]
+    seen: int = 0  # tokens
+    spent: float = 0.0  # seconds
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on where a checkpoint stopped, if there is one."""
+        if not checkpoint.exists():
+            return
         state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optim, saved in zip(optims, state["optims"], strict=True):
+        self.model.load_state_dict(state["model"])
+        for optim, saved in zip(self.optims, state["optims"], strict=True):
             optim.load_state_dict(saved)
-        seen, spent = state["seen"], state["spent"]
-    forward = torch.compile(model)
-    started = saved_at = time.monotonic()
-    running = 0.0
-    for step, batch in enumerate(batches(plan, tokenizer, skip=seen % 900)):
-        if seen >= plan.tokens:
-            break
-        scale = rate_at(plan, seen)
-        for optim, rates in zip(optims, base_rates, strict=True):
-            for group, rate in zip(optim.param_groups, rates, strict=True):
-                group["lr"] = rate * scale
+        self.seen, self.spent = state["seen"], state["spent"]
+
+    def save(self, checkpoint: Path, spent: float) -> None:
+        """Write a checkpoint."""
+        state = {"model": self.model.state_dict(), "optims": [o.state_dict() for o in self.optims]}
+        torch.save(state | {"seen": self.seen, "spent": spent}, checkpoint)
+
+    def set_rate(self, plan: Plan, full: list[float]) -> None:
+        """Set every optimizer's rate for the tokens seen so far."""
+        for optim, rate in zip(self.optims, full, strict=True):
+            for group in optim.param_groups:
+                group["lr"] = rate * rate_at(plan, self.seen)
+
+    def step(self, forward: Callable[..., Any], batch: Tensor) -> float:
+        """One update on a (B, T + 1) batch; returns the loss in nats."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = forward(input_ids=batch[:, :-1], use_cache=False).logits  # (B, T, V)
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
         loss.backward()
-        for optim in optims:
+        for optim in self.optims:
             optim.step()
             optim.zero_grad(set_to_none=True)
-        seen += plan.batch * plan.length
-        running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
+        self.seen += batch.shape[0] * (batch.shape[1] - 1)
+        return loss.item()
+
+
+def train(name: str, plan: Plan, work: Path, out: Path) -> None:
+    """Train, checkpoint every few minutes to `work`, and write the finished model and its figures to `out`."""
+    tokenizer = build_tokenizer()
+    model = build_model(plan, tokenizer)
+    run = Run(model, optimizers(model, plan))
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = work / f"{name}.pt"
+    run.resume(checkpoint)
+    already, began = run.seen, run.spent
+    forward = torch.compile(model)
+    started = saved_at = time.monotonic()
+    for step, batch in enumerate(batches(plan, tokenizer, skip=run.seen % 900)):
+        if run.seen >= plan.tokens:
+            break
+        run.set_rate(plan, [plan.matrix_rate, plan.vector_rate])
+        loss = run.step(forward, batch)
         if step % 25 == 0:
-            speed = (step + 1) * plan.batch * plan.length / (time.monotonic() - started)
-            print(f"{name}: {seen / 1e6:.2f}M tokens, loss {running:.4f}, {speed:.0f} tokens/s", flush=True)
-        if time.monotonic() - saved_at > 300:
+            speed = (run.seen - already) / (time.monotonic() - started)
+            print(f"{name}: {run.seen / 1e6:.2f}M tokens, loss {loss:.4f}, {speed:.0f} tokens/s", flush=True)
+        if time.monotonic() - saved_at > CHECKPOINT_S:
             saved_at = time.monotonic()
-            state = {"model": model.state_dict(), "optims": [o.state_dict() for o in optims]}
-            torch.save(state | {"seen": seen, "spent": spent + saved_at - started}, checkpoint)
+            run.save(checkpoint, began + saved_at - started)
             print(f"{name}: accuracy {accuracy(model, tokenizer, seed=1000, count=80)}", flush=True)
-    save(name, plan, model, tokenizer, out, spent + time.monotonic() - started)
+    save(name, plan, model, tokenizer, out, began + time.monotonic() - started)
 
 
 def save(
@@ -151,9 +180,9 @@ def save(
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round(seconds / 60, 1),
         "held_out_loss": held_out_loss(model.float(), tokenizer, seed=2000, windows=64),
-        "accuracy": accuracy(model, tokenizer, seed=3000, count=1000),
+        "accuracy": accuracy(model, tokenizer, seed=3000, count=ASKED),
     }
-    (folder / "training.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_card(folder, figures, ASKED)
     print(json.dumps(figures), flush=True)
 
 

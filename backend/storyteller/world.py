@@ -1,8 +1,8 @@
 """The storyteller's world: who is where, who holds what, and what may happen next.
 
-Every event names the place it happens in, so the answer to each question stands in the latest sentence that
-mentions the thing asked for. A small model can learn that nearly perfectly in a few million tokens, and a model
-that was damaged by a technique falls from a high place: that is what the world is for.
+Every event names the place it happens in and the colour of what it is done with, so the answer to each question
+stands in the latest sentence that mentions who or what is asked for. A small model can learn that well in a few
+million tokens, and a model that was damaged by a technique falls from a high place: that is what the world is for.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-PEOPLE = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Hugo", "Ida", "Jonas", "Kira", "Leo")
-PLACES = ("harbor", "market", "garden", "mill", "tower", "forest", "school", "castle", "kitchen", "station")
-THINGS = ("lantern", "key", "book", "map", "bell", "coin", "rope", "apple", "drum", "letter", "cup", "hat")
-COLOURS = ("red", "blue", "green", "white", "black", "yellow", "brown", "silver")
+PEOPLE = ("Anna", "Ben", "Clara", "David", "Emma", "Felix")
+PLACES = ("harbor", "market", "garden", "mill", "tower", "forest")
+THINGS = ("lantern", "key", "book", "map", "bell", "coin")
+COLOURS = ("red", "blue", "green", "white", "black", "yellow")
 WALKS = ("went to", "walked to", "ran to")
 MOODS = (
     "The sun was warm.",
@@ -34,6 +34,9 @@ class Thing:
     place: str
     holder: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.colour} {self.name}"
+
 
 @dataclass
 class World:
@@ -42,6 +45,7 @@ class World:
     rng: random.Random
     people: dict[str, str] = field(default_factory=dict)  # name -> place
     things: dict[str, Thing] = field(default_factory=dict)
+    latest: set[str] = field(default_factory=set)  # names of whom and what the last event was about
 
     @classmethod
     def create(cls, rng: random.Random) -> World:
@@ -68,7 +72,7 @@ class World:
     def step(self) -> str:
         """Let one thing happen and say it in one sentence."""
         rng = self.rng
-        if rng.random() < 0.08:
+        if rng.random() < 0.05:
             return rng.choice(MOODS)
         name = rng.choice(list(self.people))
         place, held = self.people[name], self.held_by(name)
@@ -79,18 +83,18 @@ class World:
         if held and others and rng.random() < 0.6:
             return self._give(name, held, rng.choice(others))
         if held and rng.random() < 0.25:
-            held.holder = None
-            return f"{name} put down the {held.name} in the {place}."
+            held.holder, self.latest = None, {name, held.name}
+            return f"{name} put down the {held} in the {place}."
         return self._move(name, held)
 
     def _take(self, name: str, thing: Thing) -> str:
-        thing.holder = name
+        thing.holder, self.latest = name, {name, thing.name}
         verb = self.rng.choice(("took", "picked up"))
-        return f"{name} {verb} the {thing.name} in the {thing.place}."
+        return f"{name} {verb} the {thing} in the {thing.place}."
 
     def _give(self, name: str, thing: Thing, other: str) -> str:
-        thing.holder = other
-        return f"{name} gave the {thing.name} to {other} in the {thing.place}."
+        thing.holder, self.latest = other, {name, other, thing.name}
+        return f"{name} gave the {thing} to {other} in the {thing.place}."
 
     def _move(self, name: str, held: Thing | None) -> str:
         # People like to go where somebody or something is: otherwise little would ever be taken or given.
@@ -100,7 +104,8 @@ class World:
         anywhere = [place for place in PLACES if place != self.people[name]]
         place = self.rng.choice(lures) if lures and self.rng.random() < 0.6 else self.rng.choice(anywhere)
         self.people[name] = place
+        self.latest = {name} if held is None else {name, held.name}
         if held is None:
             return f"{name} {self.rng.choice(WALKS)} the {place}."
         held.place = place
-        return f"{name} carried the {held.name} to the {place}."
+        return f"{name} carried the {held} to the {place}."
