@@ -82,7 +82,13 @@ def _streamlit(port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
         "server.fileWatcherType": "none",
     }
-    return ["-m", "streamlit", "run", str(ROOT / "app.py"), *(f"--{key}={value}" for key, value in options.items())]
+    return [
+        "-m",
+        "streamlit",
+        "run",
+        str(ROOT / "backend/ui/server.py"),
+        *(f"--{key}={value}" for key, value in options.items()),
+    ]
 
 
 def say(text: str) -> None:

@@ -145,12 +145,12 @@ def draw_race(job: Job | None) -> None:
     """The race that is followed: live, as it ended, or the empty places that it will fill."""
     if job is None:
         draw_empty(order.mistake(lambda race: None)[0])
-    elif job.ended:
-        feed = desk.feed_of(job)
-        feed.follow(desk.journal())
+        return
+    feed = desk.feed_of(job)
+    if feed.follow(desk.journal()).ended:
         draw_result(feed, state.sheet().get("price_per_hour", feed.race.price_per_hour), "bench")
     else:
-        follow_race(desk.journal(), desk.feed_of(job))
+        follow_race(feed)
 
 
 def draw_share(job: Job | None) -> None:

@@ -6,13 +6,18 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import staged
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from backend.journal import Journal
 from backend.ui.charts import race_charts
 from backend.ui.live.feed import Feed
+from backend.ui.live.wire import routes
 
 ROOT = Path(__file__).resolve().parents[2]
 TRY = """
@@ -29,57 +34,77 @@ assert not heavy, heavy
 """
 
 
-def play(journal: Journal, tokens: int = 128) -> tuple[Feed, list[dict]]:
-    """A feed that looks after every write, and what it was told each time."""
+def play(journal: Journal, tokens: int = 128) -> Iterator[Feed]:
+    """A feed that looks after every write."""
     race = staged.race(tokens)
     number = journal.submit("race", race.model_dump(mode="json"))
     job = journal.claim("a worker", "race")
     assert job is not None
-    feed, told = Feed(job), []
-    steps = [*staged.opening(tokens), *staged.racing(tokens)]
-    for events in steps:
+    feed = Feed(job)
+    for events in [*staged.opening(tokens), *staged.racing(tokens)]:
         journal.append(number, events)
-        told.append(feed.update(journal))
-    return feed, told
+        feed.follow(journal)
+        yield feed
 
 
-def joined(told: list[dict], keep: int = 1) -> dict[str, list[str]]:
-    """What an element would hold that saw every `keep`th payload."""
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_the_pieces_make_the_whole_however_seldom_the_element_asks(journal: Journal, every: int) -> None:
     texts: dict[str, list[str]] = {}
-    for payload in told[::keep]:
-        for lane in payload["lanes"]:
-            held = texts.setdefault(lane["name"], [])
-            assert lane["from"] <= len(held), "a hole: the element would have to ask for everything"
-            held.extend(lane["texts"][len(held) - lane["from"] :])
-    return texts
+    scores: dict[str, int] = {}
+    for turn, feed in enumerate(play(journal)):
+        if turn % every:
+            continue
+        held = {name: (len(parts), scores[name]) for name, parts in texts.items()}
+        for lane in feed.tell(held)["lanes"]:
+            texts.setdefault(lane["name"], []).extend(lane["texts"])
+            scores[lane["name"]] = scores.get(lane["name"], 0) + len(lane["kld"])
+    for name, parts in texts.items():
+        assert parts == feed.view.lanes[name].texts[: len(parts)]
+        if every == 1:
+            assert parts == feed.view.lanes[name].texts
 
 
-def test_the_pieces_make_the_whole_even_where_the_browser_skips_some(journal: Journal) -> None:
-    feed, told = play(journal)
-    for keep in (1, 3):
-        held = joined([*told, feed.update(journal)], keep)
-        for name, texts in held.items():
-            whole = feed.view.lanes[name].texts
-            assert texts == whole[: len(texts)]
-            assert len(whole) - len(texts) < 60
-    assert joined([feed.whole()]) == {name: lane.texts for name, lane in feed.view.lanes.items()}
-
-
-def test_nothing_new_is_nothing_told(journal: Journal) -> None:
-    feed, told = play(journal)
-    assert feed.update(journal) is told[-1]
-    assert feed.update(journal)["seq"] == told[-1]["seq"]
+def test_nothing_new_leaves_the_number_as_it_is(journal: Journal) -> None:
+    *_, feed = play(journal)
+    before = feed.seq
+    feed.follow(journal)
+    assert feed.seq == before
+    journal.cancel(feed.job.id)
+    feed.follow(journal)
+    assert feed.seq == before + 1
 
 
 def test_an_update_stays_small_and_cheap(journal: Journal) -> None:
-    feed, told = play(journal, tokens=512)
-    sizes = [len(json.dumps(payload)) for payload in told]
-    assert max(sizes) < 40_000
-    assert sizes[-1] < 2 * max(sizes[len(sizes) // 2 :])
+    *_, feed = play(journal, tokens=512)
+    held = {name: (len(lane.ids) - 20, len(lane.decode.kld) - 20) for name, lane in feed.view.lanes.items()}
+    assert len(json.dumps(feed.tell(held))) < 8_000
     began = time.process_time()
     for _ in range(50):
-        feed.update(journal)
+        feed.follow(journal)
+        feed.tell(held)
     assert (time.process_time() - began) / 50 < 0.008
+
+
+def test_the_wire_tells_what_is_new_and_refuses_what_it_cannot_read(home: Path) -> None:
+    with Journal() as journal:
+        *_, feed = play(journal)
+    client = TestClient(Starlette(routes=routes()))
+    told = client.get(f"/live/{feed.job.id}?seq=-1").json()
+    assert told["lanes"][0]["ids"] == feed.view.lanes["base"].ids
+    rest = client.get(f"/live/{feed.job.id}?seq=-1&held=base:{len(told['lanes'][0]['ids'])}:0").json()
+    assert rest["lanes"][0]["ids"] == []
+    assert client.get("/live/999?seq=0").status_code == 404
+    assert client.get(f"/live/{feed.job.id}?held=nonsense").status_code == 400
+
+
+def test_the_wire_waits_until_there_is_something_new(home: Path) -> None:
+    with Journal() as journal:
+        *_, feed = play(journal)
+    client = TestClient(Starlette(routes=routes()))
+    seq = client.get(f"/live/{feed.job.id}").json()["seq"]
+    began = time.monotonic()
+    assert client.get(f"/live/{feed.job.id}?seq={seq}").json()["seq"] == seq
+    assert time.monotonic() - began > 1.5
 
 
 def test_a_place_in_the_queue_is_told(journal: Journal) -> None:
@@ -87,13 +112,16 @@ def test_a_place_in_the_queue_is_told(journal: Journal) -> None:
     numbers = [journal.submit("race", race) for _ in range(3)]
     job = journal.job(numbers[-1])
     assert job is not None
-    assert Feed(job).update(journal)["progress"]["text"] == "2 races before yours."
+    feed = Feed(job)
+    feed.follow(journal)
+    assert feed.tell()["progress"]["text"] == "2 races before yours."
     journal.leave("a worker")
-    assert "python -m backend" in Feed(job).update(journal)["progress"]["text"]
+    feed.follow(journal)
+    assert "python -m backend" in feed.tell()["progress"]["text"]
 
 
 def test_figures_start_at_zero_name_their_axes_and_have_words(journal: Journal) -> None:
-    feed, _ = play(journal)
+    *_, feed = play(journal)
     for title, figure, summary in race_charts(feed.view, dark=False):
         assert title
         assert figure is not None

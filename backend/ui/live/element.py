@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from backend.journal import Journal
 from backend.recipe.race import Race
 from backend.replay import LaneView
 from backend.ui.live.feed import Feed, lane_data
+from backend.ui.live.wire import ADDRESS
 from backend.ui.palette import look
 
 _FOLDER = Path(__file__).parent
@@ -23,37 +23,17 @@ def _read(*names: str) -> str:
 _element = st.components.v2.component(
     "headway_race", html=_read("live.html"), css=_read("live.css"), js=_read("panes.js", "plots.js")
 )
-REFRESH_S = 0.2  # while tokens come
-REST_S = 1.0  # while requests are measured: a refresh takes a core for tens of milliseconds, whatever it shows
-LOST = "live_lost"
-MEASURED = ("scoring", "measuring")
 
 
-def follow_race(journal: Journal, feed: Feed) -> None:
-    """Draw the running race and go on drawing it; the page is drawn anew when the race has ended."""
-    feed.update(journal)
-    measured = feed.view.phase.get("name") in MEASURED
-    st.session_state[LOST] = True  # an element that was just drawn has nothing yet
-    st.fragment(_draw, run_every=REST_S if measured else REFRESH_S)(journal, feed, measured)
-
-
-def _draw(journal: Journal, feed: Feed, measured: bool) -> None:
-    payload = feed.update(journal)
-    if feed.job.ended or measured != (feed.view.phase.get("name") in MEASURED):
-        st.rerun()
-    if st.session_state.pop(LOST, False):
-        payload = feed.whole()
-    _element(key=f"live-{feed.job.id}", data=payload, on_lost_change=_lose)
-
-
-def _lose() -> None:
-    """The browser skipped more than was repeated: tell it everything once."""
-    st.session_state[LOST] = True
+def follow_race(feed: Feed) -> None:
+    """Draw the running race; the element goes on by itself over the wire, and draws the page anew at the end."""
+    payload = feed.tell() | {"wire": f"{ADDRESS}/{feed.job.id}"}
+    _element(key=f"live-{feed.job.id}", data=payload, on_ended_change=lambda: None)
 
 
 def draw_panes(feed: Feed, key: str) -> None:
     """Draw the panes of a race that has ended, without the plots."""
-    payload: dict[str, Any] = feed.whole() | {"mode": "ended", "key": f"{key}-{feed.job.id}"}
+    payload: dict[str, Any] = feed.tell() | {"mode": "ended", "key": f"{key}-{feed.job.id}"}
     _element(key=f"panes-{key}-{feed.job.id}", data=payload)
 
 

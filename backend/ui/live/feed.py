@@ -1,8 +1,7 @@
-"""What the live element is told: the race's standing, and of every growing list only the end that it may not have."""
+"""What the live element is told: the race's standing, and of every growing list only what the element lacks."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from backend.journal import Job, Journal
@@ -11,18 +10,16 @@ from backend.replay import LaneView, RaceView
 from backend.ui import words
 from backend.ui.palette import look
 
-OVERLAP = 6  # updates that are repeated, in case the browser skipped some
+Held = dict[str, tuple[int, int]]  # lane -> (tokens, scores) that an element has already
 
 
 class Feed:
-    """One race as it is followed by one session; holds the folded events and what was sent."""
+    """One race as it is followed: its folded events, and `seq`, which grows when there is something to tell."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.race = job, Race.read(job.spec)
         self.view = RaceView()
-        self.sent: deque[dict[str, tuple[int, int]]] = deque([{}], maxlen=OVERLAP)
         self.seq = 0
-        self.payload: dict[str, Any] = {}
         self._seen: Any = None
         self._waiting = ""
 
@@ -31,29 +28,21 @@ class Feed:
         job = journal.job(self.job.id)
         self.view.apply_all(journal.events(self.job.id, self.view.last_id))
         self.job = job or self.job
-        return self.job
-
-    def update(self, journal: Journal) -> dict[str, Any]:
-        """The payload of now; the same object as before when nothing changed."""
-        job = self.follow(journal)
-        self._waiting = "" if job.ended or self.view.phase else waiting_words(journal, job)
-        seen = (self.view.last_id, job.state, job.cancel, self._waiting)
+        self._waiting = "" if self.job.ended or self.view.phase else waiting_words(journal, self.job)
+        seen = (self.view.last_id, self.job.state, self.job.cancel, self._waiting)
         if seen != self._seen:
             self._seen = seen
             self.seq += 1
-            self.payload = self._compose(self.sent[0], self._waiting)
-            self.sent.append({name: (len(lane.ids), len(lane.decode.kld)) for name, lane in self._lanes()})
-        return self.payload
+        return self.job
 
-    def whole(self) -> dict[str, Any]:
-        """Everything from the first token on: for an element that was just drawn or lost the thread."""
-        self.seq += 1
-        return self._compose({}, self._waiting)
+    def tell(self, held: Held | None = None) -> dict[str, Any]:
+        """The payload for an element that has `held` already; nothing held is everything from the first token on."""
+        return self._compose(held or {}, self._waiting)
 
     def _lanes(self) -> list[tuple[str, LaneView]]:
         return [(name, self.view.lanes.get(name) or LaneView(name)) for name, _ in self.race.lanes]
 
-    def _compose(self, since: dict[str, tuple[int, int]], waiting: str) -> dict[str, Any]:
+    def _compose(self, since: Held, waiting: str) -> dict[str, Any]:
         labels = {name: recipe.label for name, recipe in self.race.lanes}
         simulated = {name: recipe.simulated for name, recipe in self.race.lanes}
         lanes = []

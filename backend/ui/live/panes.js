@@ -5,6 +5,10 @@ const DASH = { base: [2, 3], A: [], B: [7, 4], C: [8, 3, 2, 3] };
 const WINDOW = 12;
 const MOST = 200;
 const LONGEST_RUN = 600;
+const REFRESH_MS = 180;
+const HIDDEN_MS = 1000;
+const QUIET = ["scoring", "measuring"];
+const ENDED = ["finished", "cancelled", "failed"];
 const races = new WeakMap();
 
 export default function live({ data, parentElement, setTriggerValue }) {
@@ -12,24 +16,51 @@ export default function live({ data, parentElement, setTriggerValue }) {
   if (!data || !data.key) return;
   let race = races.get(root);
   if (!race || race.key !== data.key) {
+    if (race) race.stopped = true;
     race = open(root, data);
     races.set(root, race);
+    show(root, race, data);
+    if (data.wire) follow(root, race, data.wire, setTriggerValue);
+  } else if (!race.wired && race.seq !== data.seq) {
+    show(root, race, data);
   }
-  if (race.seq === data.seq) return;
-  for (const told of data.lanes) {
-    const lane = race.lanes.get(told.name);
-    if (!lane || told.from > lane.ids.length || told.kfrom > lane.kld.length) {
-      setTriggerValue("lost", data.seq);
-      return;
-    }
-  }
+}
+
+function show(root, race, data) {
   race.seq = data.seq;
   race.total = data.total;
   race.scored = data.scored;
-  data.lanes.forEach((told) => take(race.lanes.get(told.name), told));
+  for (const told of data.lanes) if (race.lanes.has(told.name)) take(race.lanes.get(told.name), told);
   update(root, race, data);
   root.dataset.updates = String(Number(root.dataset.updates) + 1);
   root.dataset.state = data.state;
+}
+
+// Ask what is new, again and again: the answer comes when the worker has written something, which is when the lanes
+// pause. A page in the background asks less; a server that is away is asked again every second.
+async function follow(root, race, address, setTriggerValue) {
+  race.wired = true;
+  while (root.isConnected && !race.stopped) {
+    const began = performance.now();
+    const held = [...race.lanes.values()].map((lane) => `${lane.name}:${lane.ids.length}:${lane.kld.length}`).join(",");
+    let wait = document.hidden ? HIDDEN_MS : REFRESH_MS;
+    try {
+      const answer = await fetch(`${address}?seq=${race.seq}&held=${held}`, { cache: "no-store" });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const data = await answer.json();
+      if (race.stopped) return;
+      if (data.seq !== race.seq) show(root, race, data);
+      if (ENDED.includes(data.state)) {
+        setTriggerValue("ended", data.seq);
+        return;
+      }
+      // While requests are measured nothing but a bar moves: the page leaves the cores to the lanes.
+      if (QUIET.includes(data.progress.name)) wait = HIDDEN_MS;
+    } catch {
+      wait = HIDDEN_MS;
+    }
+    await new Promise((resume) => setTimeout(resume, Math.max(0, wait - (performance.now() - began))));
+  }
 }
 
 function open(root, data) {
