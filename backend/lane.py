@@ -58,6 +58,7 @@ class Lane:
             progress=self._progress,
         )
         self.prompt = encode(self.subject, self.race.prompt)
+        self.subject.longest = len(self.prompt) + self.race.max_new_tokens
         text = held_out_text(ref)
         held_out = encode(self.subject, text.text[: 8 * max(4096, self.race.measure.quality_tokens)])
         self.subject.sample_ids = held_out[-512:]

@@ -30,7 +30,7 @@ class Measure(Config):
     budget_s: float = Field(12.0, ge=0.0, le=3600.0, description="seconds to spend on it; 0 leaves it out")
     width: float = Field(0.02, gt=0.0, le=1.0, description="stop when the interval of every ratio is this narrow")
     tokens: int = Field(48, ge=8, le=2048, description="tokens a request")
-    quality_tokens: int = Field(512, ge=0, le=65_536, description="held-out tokens for perplexity; 0 leaves it out")
+    quality_tokens: int = Field(1280, ge=0, le=65_536, description="held-out tokens for perplexity; 0 leaves it out")
     questions: int = Field(24, ge=0, le=1000, description="questions asked of a storyteller; 0 leaves it out")
 
 

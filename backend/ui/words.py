@@ -54,7 +54,8 @@ def _size(memory: dict[str, Any] | None) -> str:
 def _answers(lane: Lane) -> str:
     answers = lane.get("answers")
     if not answers or answers.get("baseline_share") is None:
-        return ""
+        agreement = lane.get("top1")
+        return "" if agreement is None else f"ranks the baseline's token first {share(agreement)} of the time"
     ours, theirs = answers["share"], answers["baseline_share"]
     span = f"{share(theirs)} to {share(ours)}"
     if answers.get("within_noise"):
@@ -95,9 +96,14 @@ def quality_lines(lane: Lane) -> list[str]:
         if perplexity.get("low") is not None:
             span += f" {interval(perplexity['low'], perplexity['high'])}"
         span += ", within noise" if perplexity.get("within_noise") else ""
-        protocol = f"; {perplexity['protocol']}" if perplexity.get("protocol") else ""
-        made.append(f"Perplexity {three(perplexity['baseline'])} to {three(perplexity['value'])}, {span}{protocol}.")
+        read = f"; {protocol(perplexity['protocol'])}" if perplexity.get("protocol") else ""
+        made.append(f"Perplexity {three(perplexity['baseline'])} to {three(perplexity['value'])}, {span}{read}.")
     return made
+
+
+def protocol(facts: dict[str, Any]) -> str:
+    """How a perplexity was read: without this it is no number."""
+    return f"{facts['tokens']} tokens of {facts['source']}, context {facts['context']}, stride {facts['stride']}"
 
 
 def speculation_line(lane: Lane) -> str:
@@ -105,13 +111,13 @@ def speculation_line(lane: Lane) -> str:
     draft = lane.get("speculation")
     if not draft or draft.get("acceptance_rate") is None:
         return ""
-    parts = [f"accepted {share(draft['acceptance_rate'])}"]
+    parts = [f"accepted {share(draft['acceptance_rate'])} of its guesses"]
     if draft.get("mean_acceptance_length") is not None:
         parts.append(f"{three(draft['mean_acceptance_length'])} tokens a round")
     if draft.get("draft_cost_share") is not None:
         parts.append(f"guessing cost {share(draft['draft_cost_share'])} of the time")
     if draft.get("break_even") is not None:
-        parts.append(f"break-even at {share(draft['break_even'])}")
+        parts.append(f"{share(draft['alpha'])} of those it came to, break-even {share(draft['break_even'])}")
     return f"Draft: {', '.join(parts)}."
 
 

@@ -169,7 +169,7 @@ def test_markup_in_a_prompt_is_shown_as_text(app: Any, page: Page) -> None:
     press_race(page)
     wait_for_end(page)
     assert page.title() != "broken"
-    assert page.locator("section.race b, section.race img").count() == 0
+    assert page.locator(".pane .text b, .pane .text img").count() == 0
 
 
 def test_a_killed_lane_is_a_card_and_the_others_finish(own_app: Any, page: Page, shoot: Callable[..., Path]) -> None:
@@ -230,6 +230,7 @@ def test_gemma_two_kinds_of_int8(app: Any, gemma_folder: Path, new_page: Any, sh
 
 def test_history_opens_and_compares(app: Any, page: Page, shoot: Callable[..., Path]) -> None:
     page.goto(f"{app.url}/history")
-    expect(page.get_by_text(re.compile("int8 weights, draft")).first).to_be_visible()
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    expect(page.get_by_role("gridcell", name=re.compile("int8 weights, draft")).first).to_be_attached()
     assert page.get_by_text("Traceback").count() == 0
     shoot(page, "history")

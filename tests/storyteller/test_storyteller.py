@@ -38,22 +38,32 @@ class Reader:
     def _is_in(self, person: str, place: str) -> None:
         self.where[person] = place
 
+    def _seen(self, coloured: str) -> str:
+        """The thing's name, once its colour was found to be the one that was told."""
+        colour, thing = coloured.split()
+        assert self.colour[thing] == colour
+        return thing
+
     def _takes(self, person: str, thing: str, place: str) -> None:
+        thing = self._seen(thing)
         assert self.where[person] == self.where[thing] == place
         assert self.holder[thing] is None
         self.holder[thing] = person
 
     def _gives(self, person: str, thing: str, other: str, place: str) -> None:
+        thing = self._seen(thing)
         assert self.holder[thing] == person
         assert self.where[person] == self.where[other] == place
         self.holder[thing] = other
 
     def _puts_down(self, person: str, thing: str, place: str) -> None:
+        thing = self._seen(thing)
         assert self.holder[thing] == person
         assert self.where[person] == place
         self._lies(thing, place)
 
     def _carries(self, person: str, thing: str, place: str) -> None:
+        thing = self._seen(thing)
         assert self.holder[thing] == person
         self.where[person] = self.where[thing] = place
 
@@ -62,10 +72,10 @@ class Reader:
         (r"The (\w+) is (\w+)", _is),
         (r"([A-Z]\w+) was in the (\w+)", _is_in),
         (r"([A-Z]\w+) (?:went|walked|ran) to the (\w+)", _is_in),
-        (r"([A-Z]\w+) (?:took|picked up) the (\w+) in the (\w+)", _takes),
-        (r"([A-Z]\w+) gave the (\w+) to (\w+) in the (\w+)", _gives),
-        (r"([A-Z]\w+) put down the (\w+) in the (\w+)", _puts_down),
-        (r"([A-Z]\w+) carried the (\w+) to the (\w+)", _carries),
+        (r"([A-Z]\w+) (?:took|picked up) the (\w+ \w+) in the (\w+)", _takes),
+        (r"([A-Z]\w+) gave the (\w+ \w+) to (\w+) in the (\w+)", _gives),
+        (r"([A-Z]\w+) put down the (\w+ \w+) in the (\w+)", _puts_down),
+        (r"([A-Z]\w+) carried the (\w+ \w+) to the (\w+)", _carries),
     )
 
     def answer(self, question: str) -> str:

@@ -27,6 +27,8 @@ STEP_S = {"base": 0.0071, "A": 0.0041, "B": 0.0088}
 WEIGHTS = {"base": 103e6, "A": 36e6, "B": 103e6}
 WORDS = re.split(" ", "Anna took the lantern and went to the market. Ben was there. It is <b>red</b> & *warm*. ")
 
+PROTOCOL = {"context": 256, "stride": 256, "tokens": 1023, "source": "held-out stories", "call": "whole window"}
+
 
 def race(tokens: int = 128) -> Race:
     """Three lanes on the storyteller."""
@@ -113,7 +115,7 @@ def measuring(view: RaceView, order: Race) -> Iterator[list[Told]]:
             "done": 2,
             "total": 2,
         }
-        yield [("perplexity", lane, figures | {"protocol": "held-out stories, seed 4000, 1023 tokens"})]
+        yield [("perplexity", lane, figures | {"protocol": PROTOCOL})]
         marks = [1] * 22 + [0, 0] if lane != "B" else [1] * 12 + [0] * 12
         yield [
             ("answers", lane, {"right": sum(marks), "asked": 24, "marks": marks, "by_kind": {}, "protocol": "exact"})
