@@ -12,7 +12,7 @@ from backend.raceway import Raceway
 from benchmarks._bench import STORY, Bench, make_race
 
 TOKENS = 192
-REPETITIONS = 16
+REPETITIONS = 12
 
 
 def alone(way: Raceway) -> float:
