@@ -123,6 +123,11 @@ class Journal:
         row = self.db.execute(query, (job, kind)).fetchone()
         return _event(row) if row else None
 
+    @property
+    def version(self) -> int:
+        """A number that changes when another connection has written anything; read in microseconds."""
+        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+
     def job(self, job: int) -> Job | None:
         """One job, or None."""
         return next(iter(self._jobs("WHERE id=?", (job,))), None)

@@ -24,7 +24,7 @@ from backend.metrics import paired_ratio
 from backend.replay import RaceView
 from benchmarks._bench import STORY, Bench, make_race
 
-PAIRS = 6
+PAIRS = 3
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 PAINT = "performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime / 1000)[0]"
@@ -93,10 +93,10 @@ def _watch(journal: Journal, job: int, page: Page | None) -> float | None:
     """Wait for the end of a race; count how often the page drew while tokens came."""
     first = last = None
     while not journal.job(job).ended:
-        time.sleep(0.5)
+        time.sleep(1.0)
         phase = journal.last(job, "phase")
         if page and phase and phase.data["name"] == "racing" and phase.data["done"] > 20:
-            drawn = page.evaluate("Number(document.querySelector('section.race')?.dataset.updates || 0)")
+            drawn = int(page.locator("section.race").first.get_attribute("data-updates") or 0)
             last = (time.monotonic(), drawn)
             first = first or last
     if not first or not last or last[0] - first[0] < 2:
