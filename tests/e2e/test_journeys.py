@@ -231,6 +231,7 @@ def test_gemma_two_kinds_of_int8(app: Any, gemma_folder: Path, new_page: Any, sh
 def test_history_opens_and_compares(app: Any, page: Page, shoot: Callable[..., Path]) -> None:
     page.goto(f"{app.url}/history")
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
-    expect(page.get_by_role("gridcell", name=re.compile("int8 weights, draft")).first).to_be_attached()
+    # The table is a canvas; its cells stand in the page for screen readers, and count as hidden.
+    expect(page.get_by_text(re.compile("int8 weights, draft")).first).to_be_attached()
     assert page.get_by_text("Traceback").count() == 0
     shoot(page, "history")
