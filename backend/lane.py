@@ -139,7 +139,7 @@ class Lane:
         neither does its clock. A model that no cache holds has nothing to bring back.
         """
         if self._weights_bytes < CACHED_BYTES:
-            token = torch.tensor([self.decoder.ids[-1:]], device=self.subject.device)
+            token = torch.tensor([self.prompt[-1:]], device=self.subject.device)
             for _ in range(WAKE_STEPS):
                 self.subject.model(input_ids=token, use_cache=False)
 
@@ -234,8 +234,10 @@ class Lane:
 
     def request(self, tokens: int) -> dict[str, Any]:
         """One whole request: when each token was out, in seconds since it began."""
+        self._wake()
         decoder = self._new_decoder()
         emitted_s: list[float] = []
+        gc.collect()  # what other verbs left behind must not be collected on this request's time
         started = time.perf_counter()
         decoder.start(self.prompt, room=tokens)
         emitted_s.append(time.perf_counter() - started)

@@ -26,6 +26,8 @@ def run_phases(way: Raceway) -> None:
     if scored:
         compare_quality(way)
     measure(way)
+    if scored:
+        compare_texts(way)
     way.write(("verdict", None, build_verdict(way.view, way.race)))
 
 
@@ -100,7 +102,7 @@ def _score_slice(way: Raceway, tokens: dict[str, Any]) -> None:
 
 
 def compare_quality(way: Raceway) -> None:
-    """Prefill scores, perplexity on held-out text, answers, overlap of the texts: all off the clock."""
+    """Prefill scores, perplexity on held-out text, answers: all off the clock."""
     for _ in way.each("release"):
         pass
     _score_prompt(way)
@@ -116,6 +118,10 @@ def compare_quality(way: Raceway) -> None:
     for name, reply in way.each("answers"):
         if reply:
             way.write(("answers", name, reply))
+
+
+def compare_texts(way: Raceway) -> None:
+    """Overlap of the texts, by the baseline's lane alone: so it comes after the measurement, which it would slow."""
     base = way.view.baseline
     pairs = {name: [base.text, way.view.lanes[name].text] for name in way.variants} if base else {}
     for name, value in (way.call("base", "overlap", texts=pairs) or {}).items():

@@ -112,12 +112,12 @@ def speculation_line(lane: Lane) -> str:
     if not draft or draft.get("acceptance_rate") is None:
         return ""
     parts = [f"accepted {share(draft['acceptance_rate'])} of its guesses"]
+    if draft.get("break_even") is not None:
+        parts[0] += f" ({share(draft['alpha'])} of those it came to, break-even {share(draft['break_even'])})"
     if draft.get("mean_acceptance_length") is not None:
         parts.append(f"{three(draft['mean_acceptance_length'])} tokens a round")
     if draft.get("draft_cost_share") is not None:
         parts.append(f"guessing cost {share(draft['draft_cost_share'])} of the time")
-    if draft.get("break_even") is not None:
-        parts.append(f"{share(draft['alpha'])} of those it came to, break-even {share(draft['break_even'])}")
     return f"Draft: {', '.join(parts)}."
 
 
