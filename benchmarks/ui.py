@@ -5,7 +5,6 @@ The same race in turn with a page open on it and with none, on one Headway. Brow
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import socket
@@ -22,6 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from backend.journal import Journal
 from backend.metrics import paired_ratio
 from backend.replay import RaceView
+from backend.up import answers
 from benchmarks._bench import STORY, Bench, make_race
 
 PAIRS = 3
@@ -39,23 +39,12 @@ def headway(home: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "backend", "up", "--port", str(port)]
     process = subprocess.Popen(command, env=os.environ | {"HEADWAY_HOME": str(home)}, stdout=subprocess.DEVNULL)
     try:
-        while not _answers(port):
+        while not answers(port):
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
-    try:
-        connection.request("GET", "/_stcore/health")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def first_paint(browser: Browser, url: str) -> float:

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from backend.engine.decode import Decoder
@@ -69,11 +68,3 @@ def linear_share(subject: Subject, prompt: list[int]) -> float | None:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for an asynchronous device, where the clock is read without a token having been read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

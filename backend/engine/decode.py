@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
-from backend.engine.memory import tensor_bytes
 from backend.engine.sampling import Sampler
 from backend.engine.speculate import Speculation, judge
 from backend.recipe.race import Sampling
-from backend.techniques.base import Guess, Proposer, Subject
+from backend.techniques.base import Guess, Proposer, Subject, cache_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class Decoder:
     @property
     def kv_bytes(self) -> int:
         """Bytes that the cache's tensors hold, each storage once; a static cache counts all that it took."""
-        return tensor_bytes(*(t for layer in self.cache.layers for t in vars(layer).values() if _is_states(t)))
+        return cache_bytes(self.cache)
 
     def _call(self, forward: Any, ids: Tensor, keep: int) -> Tensor:
         """Raw logits (keep, V) after the last tokens of `ids` (1, T)."""
@@ -136,8 +135,3 @@ class Decoder:
         self.cache.crop(accepted - len(guess.tokens))
         self.ids += tokens
         return [Emission(t, place < accepted, logits[place]) for place, t in enumerate(tokens)], accepted
-
-
-def _is_states(value: Any) -> bool:
-    """Whether it is keys, values or the like, and not a counter."""
-    return isinstance(value, Tensor) and value.dim() > 1

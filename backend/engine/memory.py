@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -59,12 +59,6 @@ def device_memory(device: torch.device) -> dict[str, int] | None:
         "allocated_peak_bytes": torch.cuda.max_memory_allocated(device),
         "reserved_peak_bytes": torch.cuda.max_memory_reserved(device),
     }
-
-
-def tensor_bytes(*tensors: Tensor | None) -> int:
-    """Bytes of the storages behind the tensors, each storage once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
-    return sum(storages.values())
 
 
 def module_parameters(model: nn.Module) -> int:

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, DynamicCache
 
-from backend.engine.memory import tensor_bytes
-from backend.techniques.base import Subject
+from backend.techniques.base import Subject, cache_bytes
 
 PROMPT_BUDGET_BYTES = 256 * 2**20  # logits of the prompt that a lane may hold for scoring
 
@@ -77,12 +76,6 @@ class Shadow:
         inputs = torch.tensor([ids], device=device)
         keep = 1 if first else 0
         return forward(input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=keep).logits[0]
-
-
-def cache_bytes(cache: Cache) -> int:
-    """Bytes really held by the tensors of a cache, each storage once."""
-    tensors = [getattr(layer, side, None) for layer in cache.layers for side in ("keys", "values")]
-    return tensor_bytes(*tensors)
 
 
 def prompt_rows(prompt_tokens: int, vocab: int) -> int:

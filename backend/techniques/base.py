@@ -127,3 +127,15 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if not isinstance(layers, nn.ModuleList):
         raise TypeError(f"{type(model).__name__} has no stack of layers that is known here")
     return layers
+
+
+def tensor_bytes(*tensors: Tensor | None) -> int:
+    """Bytes of the storages behind the tensors, each storage once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    return sum(storages.values())
+
+
+def cache_bytes(cache: Cache) -> int:
+    """Bytes that a cache's tensors hold, each storage once; a static cache counts all that it took."""
+    states = (value for layer in cache.layers for value in vars(layer).values())
+    return tensor_bytes(*(t for t in states if isinstance(t, Tensor) and t.dim() > 1))  # fewer are counters

@@ -11,7 +11,7 @@ from transformers import Cache, DynamicCache
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.draft import DraftModel
-from backend.techniques.base import Effect, Guess, Subject
+from backend.techniques.base import Effect, Guess, Subject, cache_bytes, tensor_bytes
 from backend.techniques.registry import technique
 
 
@@ -34,14 +34,13 @@ class DraftModelProposer:
     @property
     def kv_bytes(self) -> int:
         """Bytes that the draft's own cache holds."""
-        states = (t for layer in self._cache.layers for t in vars(layer).values())
-        return _bytes([t for t in states if isinstance(t, Tensor) and t.dim() > 1])
+        return cache_bytes(self._cache)
 
     @property
     def weights_bytes(self) -> int:
         """Bytes of the draft's weights and buffers, shared ones once."""
         model = self.draft.model
-        return _bytes([*model.parameters(), *model.buffers()])
+        return tensor_bytes(*model.parameters(), *model.buffers())
 
     @torch.inference_mode()
     def start(self, ids: list[int]) -> None:
@@ -156,8 +155,3 @@ def _difference(subject: Subject, draft: Subject) -> str | None:
 def _width(subject: Subject) -> int:
     """How many logits the model gives: its vocabulary with its padding."""
     return next(subject.model.get_input_embeddings().parameters()).shape[0]
-
-
-def _bytes(tensors: list[Tensor]) -> int:
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
