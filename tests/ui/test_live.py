@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import staged
@@ -16,6 +18,7 @@ from starlette.testclient import TestClient
 
 from backend.journal import Journal
 from backend.ui.charts import race_charts
+from backend.ui.live import wire
 from backend.ui.live.feed import Feed
 from backend.ui.live.wire import routes
 
@@ -85,26 +88,56 @@ def test_an_update_stays_small_and_cheap(journal: Journal) -> None:
     assert (time.process_time() - began) / 50 < 0.008
 
 
-def test_the_wire_tells_what_is_new_and_refuses_what_it_cannot_read(home: Path) -> None:
-    with Journal() as journal:
-        *_, feed = play(journal)
-    client = TestClient(Starlette(routes=routes()))
-    told = client.get(f"/live/{feed.job.id}?seq=-1").json()
-    assert told["lanes"][0]["ids"] == feed.view.lanes["base"].ids
-    rest = client.get(f"/live/{feed.job.id}?seq=-1&held=base:{len(told['lanes'][0]['ids'])}:0").json()
-    assert rest["lanes"][0]["ids"] == []
-    assert client.get("/live/999?seq=0").status_code == 404
-    assert client.get(f"/live/{feed.job.id}?held=nonsense").status_code == 400
+def stream(client: TestClient, job: int, last: str = "") -> tuple[list[str], list[dict[str, Any]]]:
+    """All ids and payloads that one connection is told."""
+    answer = client.get(f"/live/{job}", headers={"Last-Event-ID": last} if last else {})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines = answer.text.splitlines()
+    ids = [line[4:] for line in lines if line.startswith("id: ")]
+    return ids, [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
 
-def test_the_wire_waits_until_there_is_something_new(home: Path) -> None:
+def test_a_stream_tells_everything_once_and_goes_on_from_where_an_element_stands(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "STREAM_S", 0.3)
+    client = TestClient(Starlette(routes=routes()))
     with Journal() as journal:
         *_, feed = play(journal)
+        (held,), (told,) = stream(client, feed.job.id)  # nothing new comes: one payload, then the stream ends
+        assert told["lanes"][0]["ids"] == feed.view.lanes["base"].ids
+        assert stream(client, feed.job.id, held) == ([], [])
+        journal.finish(feed.job.id, "finished")
+        (_,), (last,) = stream(client, feed.job.id, held)
+    assert last["state"] == "finished"
+    assert last["lanes"][0]["ids"] == []
+
+
+def test_a_stream_tells_news_while_it_is_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "STREAM_S", 1.5)
     client = TestClient(Starlette(routes=routes()))
-    seq = client.get(f"/live/{feed.job.id}").json()["seq"]
-    began = time.monotonic()
-    assert client.get(f"/live/{feed.job.id}?seq={seq}").json()["seq"] == seq
-    assert time.monotonic() - began > 1.5
+    with Journal() as journal:
+        *_, feed = play(journal, tokens=16)
+
+    def write_more() -> None:
+        time.sleep(0.5)
+        with Journal() as other:
+            other.cancel(feed.job.id)
+
+    writer = threading.Thread(target=write_more)
+    writer.start()
+    _, told = stream(client, feed.job.id)
+    writer.join()
+    assert len(told) == 2
+    assert "cancelling" in told[1]["progress"]["text"]
+
+
+def test_the_wire_refuses_what_it_cannot_read(home: Path) -> None:
+    with Journal() as journal:
+        *_, feed = play(journal, tokens=4)
+    client = TestClient(Starlette(routes=routes()))
+    assert client.get("/live/999").status_code == 404
+    assert client.get(f"/live/{feed.job.id}", headers={"Last-Event-ID": "nonsense"}).status_code == 400
 
 
 def test_a_place_in_the_queue_is_told(journal: Journal) -> None:

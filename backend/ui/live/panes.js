@@ -5,9 +5,7 @@ const DASH = { base: [2, 3], A: [], B: [7, 4], C: [8, 3, 2, 3] };
 const WINDOW = 12;
 const MOST = 200;
 const LONGEST_RUN = 600;
-const REFRESH_MS = 90;
-const HIDDEN_MS = 1000;
-const QUIET = ["scoring", "measuring"];
+const AGAIN_MS = 1000;
 const ENDED = ["finished", "cancelled", "failed"];
 const races = new WeakMap();
 
@@ -36,31 +34,29 @@ function show(root, race, data) {
   root.dataset.state = data.state;
 }
 
-// Ask what is new, again and again: the answer comes when the worker has written something, which is when the lanes
-// pause. A page in the background asks less; a server that is away is asked again every second.
-async function follow(root, race, address, setTriggerValue) {
+// The server tells what is new right after the worker has written, which is when the lanes pause. A page in the
+// background hangs up; when the server is away the browser calls again by itself.
+function follow(root, race, address, setTriggerValue) {
   race.wired = true;
-  while (root.isConnected && !race.stopped) {
-    const began = performance.now();
-    const held = [...race.lanes.values()].map((lane) => `${lane.name}:${lane.ids.length}:${lane.kld.length}`).join(",");
-    let wait = document.hidden ? HIDDEN_MS : REFRESH_MS;
-    try {
-      const answer = await fetch(`${address}?seq=${race.seq}&held=${held}`, { cache: "no-store" });
-      if (!answer.ok) throw new Error(String(answer.status));
-      const data = await answer.json();
-      if (race.stopped) return;
-      if (data.seq !== race.seq) show(root, race, data);
-      if (ENDED.includes(data.state)) {
-        setTriggerValue("ended", data.seq);
-        return;
-      }
-      // While requests are measured nothing but a bar moves: the page leaves the cores to the lanes.
-      if (QUIET.includes(data.progress.name)) wait = HIDDEN_MS;
-    } catch {
-      wait = HIDDEN_MS;
-    }
-    await new Promise((resume) => setTimeout(resume, Math.max(0, wait - (performance.now() - began))));
-  }
+  const hangUp = () => { if (race.source) race.source.close(); race.source = null; };
+  const listen = () => {
+    hangUp();
+    if (race.stopped || !root.isConnected) return document.removeEventListener("visibilitychange", listen);
+    if (document.hidden) return;
+    race.source = new EventSource(address);
+    race.source.onmessage = (event) => {
+      if (race.stopped || !root.isConnected) return listen();
+      const data = JSON.parse(event.data);
+      show(root, race, data);
+      if (!ENDED.includes(data.state)) return;
+      race.stopped = true;
+      listen();
+      setTriggerValue("ended", data.seq);
+    };
+    race.source.onerror = () => { if (race.source?.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS); };
+  };
+  document.addEventListener("visibilitychange", listen);
+  listen();
 }
 
 function open(root, data) {
@@ -79,7 +75,11 @@ function open(root, data) {
     const canvas = figure.querySelector("canvas");
     race.plots[figure.dataset.plot] = { canvas, note: figure.querySelector("p"), mark: "" };
   }
-  const watcher = new ResizeObserver(() => { race.styledAt = -1e9; draw(race, true); });
+  const watcher = new ResizeObserver(() => {
+    race.styledAt = -1e9;
+    for (const plot of Object.values(race.plots)) plot.width = 0;
+    draw(race, true);
+  });
   watcher.observe(root);
   return race;
 }

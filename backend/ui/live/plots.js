@@ -31,19 +31,22 @@ function draw(race, all) {
 function paint(race, name, mark, all, drawing) {
   const plot = race.plots[name];
   if (plot.mark === mark && !all) return;
+  if (!plot.width) measure(plot);
+  if (!plot.width) return;
+  plot.mark = mark;
+  plot.c.clearRect(0, 0, plot.width, plot.height);
+  drawing(plot);
+}
+
+// Only when the size has changed: asking an element for its width costs a layout.
+function measure(plot) {
   const { canvas } = plot, ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth, height = canvas.clientHeight;
-  if (!width) return;
-  plot.mark = mark;
-  if (canvas.width !== Math.round(width * ratio)) {
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-  }
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
   plot.c = canvas.getContext("2d");
   plot.c.setTransform(ratio, 0, 0, ratio, 0, 0);
-  plot.c.clearRect(0, 0, width, height);
   Object.assign(plot, { width, height, left: 38, right: width - 34, top: 8, bottom: height - 20 });
-  drawing(plot);
 }
 
 function nice(top, most = 4.5) {

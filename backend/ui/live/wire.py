@@ -1,26 +1,32 @@
-"""The wire of the live element: a read-only address that tells what is new in a race, as soon as there is something.
+"""The wire of the live element: one read-only stream of events that tells what is new in a race as it comes.
 
 Were the page itself to refresh five times a second, the browser would go through every widget of the form each time
-(27 ms of its main thread, taken from the lanes on a small machine); the element alone needs a few.
+(27 ms of its main thread, taken from the lanes on a small machine); the element alone needs a few. A stream, because
+a question sent while a lane computes takes as much from it as the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from backend.journal import Journal
 from backend.ui.live.feed import Feed, Held
 
 ADDRESS = "/live"
-LOOK_S = 0.004  # between two looks whether the journal has changed: some microseconds each
-CALM_S = 0.25  # how long news that is there already waits for the next write
-PATIENCE_S = 2.0  # then an answer goes out although nothing is new
+LOOK_S = 0.002  # between two looks whether the journal has changed: some microseconds each
+REST_S = 0.1  # after news was told: ten times a second is enough for any eye
+QUIET_REST_S = 1.0  # while requests are measured and nothing but a bar moves
+QUIET = ("scoring", "measuring")
+STREAM_S = 4.0  # then the browser asks anew, from where it stands: a server that stops waits no longer than this
 MOST_FEEDS = 8
 
 
@@ -32,28 +38,39 @@ class Wire:
         self._feeds: OrderedDict[int, Feed] = OrderedDict()
 
     async def tell(self, request: Request) -> Response:
-        """Answer `/live/JOB?seq=S&held=base:12:10,A:14:14` once the race's standing is no longer S.
+        """Answer `/live/JOB` with server-sent events; each id, 'base:12:10,A:14:14', says what the element then holds.
 
-        The answer goes out right after the worker has written: that is when the lanes pause, and when drawing costs
-        no lane anything. Sent at any other time it would take its milliseconds from a lane's clock.
+        News goes out right after the worker has written: that is when the lanes pause, and when drawing costs no
+        lane anything. Sent at any other time it would take its milliseconds from a lane's clock.
         """
         feed = self._feed(int(request.path_params["job"]))
         if feed is None:
             return JSONResponse({"error": "no such race"}, status_code=404)
         try:
-            held = read_held(request.query_params.get("held", ""))
-            seq = int(request.query_params.get("seq", "-1"))
+            held = read_held(request.headers.get("last-event-id", ""))
         except ValueError:
-            return JSONResponse({"error": "seq is a number and held is lane:tokens:scores,..."}, status_code=400)
-        journal = self._connection()
-        version = journal.version
+            return JSONResponse({"error": "Last-Event-ID is lane:tokens:scores,..."}, status_code=400)
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(self._news(feed, held), media_type="text/event-stream", headers=headers)
+
+    async def _news(self, feed: Feed, held: Held) -> AsyncIterator[str]:
+        journal, until = self._connection(), time.monotonic() + STREAM_S
+        yield "retry: 100\n\n"
         feed.follow(journal)
-        if not feed.job.ended:
-            until = time.monotonic() + (PATIENCE_S if feed.seq == seq else CALM_S)
-            while journal.version == version and time.monotonic() < until:
-                await asyncio.sleep(LOOK_S)
+        told = feed.seq if held and not feed.job.ended else -1
+        while time.monotonic() < until:
+            version = journal.version
             feed.follow(journal)
-        return JSONResponse(feed.tell(held), headers={"Cache-Control": "no-store"})
+            if feed.seq == told:
+                await _change(journal, version, until)
+                continue
+            told, data = feed.seq, feed.tell(held)
+            held = now_held(data)
+            yield f"id: {write_held(held)}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+            if feed.job.ended:
+                return
+            await asyncio.sleep(QUIET_REST_S if data["progress"]["name"] in QUIET else REST_S)
+            await _change(journal, journal.version, until)
 
     def _connection(self) -> Journal:
         if self._journal is None:
@@ -73,6 +90,16 @@ class Wire:
         return feed
 
 
+async def _change(journal: Journal, version: int, until: float) -> None:
+    while journal.version == version and time.monotonic() < until:
+        await asyncio.sleep(LOOK_S)
+
+
+def now_held(data: dict[str, Any]) -> Held:
+    """What an element holds that has taken this payload."""
+    return {lane["name"]: (lane["from"] + len(lane["ids"]), lane["kfrom"] + len(lane["kld"])) for lane in data["lanes"]}
+
+
 def read_held(text: str) -> Held:
     """Read 'base:12:10,A:14:14'.
 
@@ -84,6 +111,11 @@ def read_held(text: str) -> Held:
         name, tokens, scores = part.split(":")
         held[name] = (max(0, int(tokens)), max(0, int(scores)))
     return held
+
+
+def write_held(held: Held) -> str:
+    """The inverse of `read_held`."""
+    return ",".join(f"{name}:{tokens}:{scores}" for name, (tokens, scores) in held.items())
 
 
 def routes() -> list[Route]:
