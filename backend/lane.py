@@ -11,16 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from backend.catalog import resolve
-from backend.engine.breakdown import linear_share, plain_step_s
 from backend.engine.decode import Decoder, Emission
 from backend.engine.load import load
 from backend.engine.marker import Marker
 from backend.engine.memory import MemoryMeter, device_memory, module_parameters
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
+from backend.engine.stopwatch import Stopwatch
 from backend.engine.text import Pieces, encode
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
@@ -29,8 +27,6 @@ from backend.techniques.registry import apply_switch
 from backend.texts import held_out_text
 
 Progress = Callable[[float, str], None]
-WAKE_STEPS = 4  # the second step after a turn still took 20% longer, the fifth 2% (benchmarks/overhead.py)
-CACHED_BYTES = 256 * 2**20  # about what the last-level cache of a large server holds
 
 
 class Lane:
@@ -43,10 +39,11 @@ class Lane:
         self.name = name
         self._progress = progress
         self._decoder: Decoder | None = None
+        self._doers: list[object] = []
 
     def answer(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Do what a verb says: one of the lane's own, or one of its marker's."""
-        doer = self if hasattr(type(self), verb) else self.marker
+        """Do what a verb says: one of the lane's own, or of one who works in it."""
+        doer = next(doer for doer in (self, *self._doers) if hasattr(type(doer), verb))
         return dict(getattr(doer, verb)(**arguments))
 
     # Getting ready
@@ -68,6 +65,8 @@ class Lane:
         self.subject.sample_ids = held_out[-512:]
         shipped = ref.kind == "shipped"
         self.marker = Marker(self.subject, self.race, self.prompt, held_out, text.source, storyteller=shipped)
+        self.stopwatch = Stopwatch(self.subject, self.race, self.prompt)
+        self._doers = [self.marker, self.stopwatch]
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),
@@ -95,7 +94,6 @@ class Lane:
         for _ in range(4):
             decoder.step()
         facts = receipt(self.subject, self.recipe)
-        self._weights_bytes = int(facts["weights_bytes"])
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),
@@ -119,7 +117,7 @@ class Lane:
             emitted, self.clock = self._timed(lambda: [self.decoder.start(self.prompt, self.race.max_new_tokens)])
             clocks = [self.clock]
         else:
-            self._wake()
+            self.stopwatch.wake()
         deadline = self.clock + budget_s
         while self.clock < deadline and self._left(emitted) > 0:
             if len(emitted) + self._round > most:
@@ -130,18 +128,6 @@ class Lane:
             emitted += step
             clocks += [self.clock] * len(step)
         return self._report(emitted, clocks)
-
-    @torch.inference_mode()
-    def _wake(self) -> None:
-        """Run a few tokens off the clock, and off the request's cache, after another lane has had its turn.
-
-        A small model's weights have left the processor's caches by then: alone it would never pay for that, so
-        neither does its clock. A model that no cache holds has nothing to bring back.
-        """
-        if self._weights_bytes < CACHED_BYTES:
-            token = torch.tensor([self.prompt[-1:]], device=self.subject.device)
-            for _ in range(WAKE_STEPS):
-                self.subject.model(input_ids=token, use_cache=False)
 
     @property
     def decoder(self) -> Decoder:
@@ -229,26 +215,3 @@ class Lane:
         """Forget the race so far, to run the same one again."""
         self._decoder = None
         return self.marker.release()
-
-    # The measurement
-
-    def request(self, tokens: int) -> dict[str, Any]:
-        """One whole request: when each token was out, in seconds since it began."""
-        self._wake()
-        decoder = self._new_decoder()
-        emitted_s: list[float] = []
-        gc.collect()  # what other verbs left behind must not be collected on this request's time
-        started = time.perf_counter()
-        decoder.start(self.prompt, room=tokens)
-        emitted_s.append(time.perf_counter() - started)
-        while len(emitted_s) < tokens:
-            count = len(decoder.step())
-            emitted_s += [time.perf_counter() - started] * count
-        return {"emitted_s": emitted_s[:tokens], "ttft_s": emitted_s[0], "output_tokens": tokens}
-
-    def breakdown(self) -> dict[str, Any]:
-        """Measured shares: of the linear layers in a step, and a plain step's time where a proposer is on."""
-        facts: dict[str, Any] = {"linear_share": linear_share(self.subject, self.prompt)}
-        if self.subject.plan.proposer:
-            facts["plain_step_s"] = plain_step_s(self.subject, self.prompt)
-        return facts

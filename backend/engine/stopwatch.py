@@ -1,0 +1,61 @@
+"""The stopwatch: what a lane does for the measurement, whole requests and where one step's time goes."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any
+
+import torch
+
+from backend.engine.breakdown import linear_share, plain_step_s
+from backend.engine.decode import Decoder
+from backend.recipe.race import Race
+from backend.techniques.base import Subject
+from backend.techniques.quantize.counting import weight_bytes
+
+WAKE_STEPS = 4  # the second step after a turn still took 20% longer, the fifth 2% (benchmarks/overhead.py)
+CACHED_BYTES = 256 * 2**20  # about what the last-level cache of a large server holds
+
+
+class Stopwatch:
+    """Measures one lane. Its methods are verbs of the lane."""
+
+    def __init__(self, subject: Subject, race: Race, prompt: list[int]) -> None:
+        self._subject, self._race, self._prompt = subject, race, prompt
+        self._weights_bytes: int | None = None
+
+    @torch.inference_mode()
+    def wake(self) -> None:
+        """Run a few tokens off the clock, and off the request's cache, after another lane has had its turn.
+
+        A small model's weights have left the processor's caches by then: alone it would never pay for that, so
+        neither does its clock. A model that no cache holds has nothing to bring back.
+        """
+        if self._weights_bytes is None:
+            self._weights_bytes = weight_bytes(self._subject.model)
+        if self._weights_bytes < CACHED_BYTES:
+            token = torch.tensor([self._prompt[-1:]], device=self._subject.device)
+            for _ in range(WAKE_STEPS):
+                self._subject.model(input_ids=token, use_cache=False)
+
+    def request(self, tokens: int) -> dict[str, Any]:
+        """One whole request: when each token was out, in seconds since it began."""
+        self.wake()
+        decoder = Decoder(self._subject, self._race.sampling, self._race.seed)
+        emitted_s: list[float] = []
+        gc.collect()  # what other verbs left behind must not be collected on this request's time
+        started = time.perf_counter()
+        decoder.start(self._prompt, room=tokens)
+        emitted_s.append(time.perf_counter() - started)
+        while len(emitted_s) < tokens:
+            count = len(decoder.step())
+            emitted_s += [time.perf_counter() - started] * count
+        return {"emitted_s": emitted_s[:tokens], "ttft_s": emitted_s[0], "output_tokens": tokens}
+
+    def breakdown(self) -> dict[str, Any]:
+        """Measured shares: of the linear layers in a step, and a plain step's time where a proposer is on."""
+        facts: dict[str, Any] = {"linear_share": linear_share(self._subject, self._prompt)}
+        if self._subject.plan.proposer:
+            facts["plain_step_s"] = plain_step_s(self._subject, self._prompt)
+        return facts
