@@ -132,6 +132,28 @@ def test_a_stream_tells_news_while_it_is_open(home: Path, monkeypatch: pytest.Mo
     assert "cancelling" in told[1]["progress"]["text"]
 
 
+def test_an_end_that_comes_while_the_stream_rests_is_told_without_another_write(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "REST_S", 0.6)
+    client = TestClient(Starlette(routes=routes()))
+    with Journal() as journal:
+        *_, feed = play(journal, tokens=16)
+
+    def end_it() -> None:
+        time.sleep(0.2)
+        with Journal() as other:
+            other.finish(feed.job.id, "cancelled")
+
+    writer = threading.Thread(target=end_it)
+    writer.start()
+    began = time.monotonic()
+    _, told = stream(client, feed.job.id)
+    writer.join()
+    assert [one["state"] for one in told] == ["running", "cancelled"]
+    assert time.monotonic() - began < 2.0
+
+
 def test_the_wire_refuses_what_it_cannot_read(home: Path) -> None:
     with Journal() as journal:
         *_, feed = play(journal, tokens=4)

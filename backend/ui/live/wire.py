@@ -61,16 +61,17 @@ class Wire:
         while time.monotonic() < until:
             version = journal.version
             feed.follow(journal)
-            if feed.seq == told:
-                await _change(journal, version, until)
-                continue
-            told, data = feed.seq, feed.tell(held)
-            held = now_held(data)
-            yield f"id: {write_held(held)}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
-            if feed.job.ended:
-                return
-            await asyncio.sleep(QUIET_REST_S if data["progress"]["name"] in QUIET else REST_S)
-            await _change(journal, journal.version, until)
+            if feed.seq != told:
+                told, data = feed.seq, feed.tell(held)
+                held = now_held(data)
+                yield f"id: {write_held(held)}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+                if feed.job.ended:
+                    return
+                await asyncio.sleep(QUIET_REST_S if data["progress"]["name"] in QUIET else REST_S)
+                version = journal.version
+                if _has_ended(journal, feed.job.id):
+                    continue  # no lane computes any more, and no write would follow
+            await _change(journal, version, until)
 
     def _connection(self) -> Journal:
         if self._journal is None:
@@ -88,6 +89,11 @@ class Wire:
         while len(self._feeds) > MOST_FEEDS:
             self._feeds.popitem(last=False)
         return feed
+
+
+def _has_ended(journal: Journal, number: int) -> bool:
+    job = journal.job(number)
+    return job is None or job.ended
 
 
 async def _change(journal: Journal, version: int, until: float) -> None:
