@@ -33,6 +33,13 @@ def no_room(worker: psutil.Process) -> Iterator[None]:
             worker.rlimit(psutil.RLIMIT_FSIZE, (soft, hard))
 
 
+def wait_for_the_lanes_to_end(bench: Bench) -> None:
+    until = time.monotonic() + 20
+    while bench.lanes():
+        assert time.monotonic() < until, "the race went on"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
@@ -46,10 +53,7 @@ def test_a_disk_that_fills_in_mid_race_ends_it_with_a_card_and_keeps_what_was_me
     job = bench.submit(tiny_folder, {"int8_weight_only": {}}, **LONG)
     bench.wait(job, racing)
     with no_room(psutil.Process(bench.process.pid)):
-        until = time.monotonic() + 20
-        while bench.lanes():
-            assert time.monotonic() < until, "the race went on"
-            time.sleep(0.05)
+        wait_for_the_lanes_to_end(bench)
         written = RaceView().apply_all(bench.journal.events(job))
         time.sleep(1.5)
         assert bench.process.poll() is None  # it waits for room
@@ -79,8 +83,7 @@ def test_a_worker_that_waits_for_room_can_be_stopped(bench: Bench, tiny_folder: 
     job = bench.submit(tiny_folder, {"int8_weight_only": {}}, **LONG)
     seen = bench.wait(job, racing)
     with no_room(psutil.Process(bench.process.pid)):
-        while bench.lanes():
-            time.sleep(0.05)
+        wait_for_the_lanes_to_end(bench)
         bench.process.terminate()
         bench.process.wait(10)
     bench.start()
