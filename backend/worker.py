@@ -1,7 +1,7 @@
 """The worker: claims jobs, runs them, writes the journal. Loads no model itself.
 
-`python -m backend.worker` runs until it is told to stop. Races go one at a time, in the order in which they were
-asked for; fetching a model goes on beside them in a thread of its own.
+`python -m backend.worker` runs until it is told to stop. Races and inspections go one at a time, in the order in which
+they were asked for; fetching a model goes on beside them in a thread of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import psutil
 
@@ -22,15 +24,19 @@ from backend.catalog import model_facts, resolve
 from backend.executors.local import LocalExecutor
 from backend.forecast import check_memory
 from backend.gemma import fetch
-from backend.journal import Job, Journal, JournalFull
+from backend.idle import IdleMeasurement
+from backend.inspecting import Inspectway
+from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
+from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
 from backend.watch import Cancelled
 
 IDLE_S = 0.1
 BEAT_S = 2.0
+FULL_WAIT_S = 1.0  # between two tries to write into a journal whose disk is full
 log = logging.getLogger("headway.worker")
 
 
@@ -42,6 +48,7 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         self.stopping = threading.Event()
         self.executor = LocalExecutor()
+        self.idle = IdleMeasurement(journal, self.executor, self.beat)
         self._beaten = 0.0
 
     def beat(self) -> None:
@@ -59,37 +66,59 @@ class Worker:
         self.executor.prepare()
         threading.Thread(target=self._fetch_models, name="fetch", daemon=True).start()
         while not self.stopping.is_set():
-            self.beat()
-            job = self.journal.claim(self.name, "race")
-            if job:
-                end_well(self.journal, job, partial(self._race, job))
-            else:
-                self.stopping.wait(IDLE_S)
-        self.journal.leave(self.name)
+            try:
+                self._take_turn()
+            except Cancelled:
+                break  # told to stop just now
+            except JournalFull as error:
+                log.warning("the journal's disk is full: %s", error)
+                self.stopping.wait(FULL_WAIT_S)
+        with suppress(JournalFull):  # one that is silent is known to be gone before long
+            self.journal.leave(self.name)
+
+    def _take_turn(self) -> None:
+        """One job that uses the whole machine, or a short rest."""
+        self.beat()
+        job = self.journal.claim(self.name, *IN_TURN)
+        if job:
+            work = self._race if job.kind == "race" else self._inspect
+            end_well(self.journal, job, partial(work, job), self.stopping)
+            self.idle.busy()
+        else:
+            self.idle.rest()
+            self.stopping.wait(IDLE_S)
 
     def _race(self, job: Job) -> dict[str, float]:
         race = Race.read(job.spec)
-        facts = model_facts(resolve(race.model, race.revision), race.trust_remote_code)
-        for _, recipe in race.lanes:
-            recipe.check(facts)
-        check_memory(race, facts)
+        _check(race)
         with Raceway(self.journal, job.id, race, self.executor, self.beat).running() as way:
             run_phases(way)
+            return {"wall_s": way.wall_s}
+
+    def _inspect(self, job: Job) -> dict[str, float]:
+        asked = Inspection.read(job.spec)
+        _check(asked.race)
+        with Inspectway(self.journal, job.id, asked, self.executor, self.beat).running() as way:
+            way.run()
             return {"wall_s": way.wall_s}
 
     def _fetch_models(self) -> None:
         """Take fetch jobs, beside the races and with a journal connection of its own."""
         with Journal(self.journal.path) as journal:
             while not self.stopping.wait(IDLE_S * 5):
-                job = journal.claim(self.name, "gemma")
-                if job:
-                    end_well(journal, job, partial(self._gemma, journal, job))
+                try:
+                    if job := journal.claim(self.name, "gemma"):
+                        end_well(journal, job, partial(self._gemma, journal, job), self.stopping)
+                except JournalFull as error:
+                    log.warning("no fetch can begin, the journal's disk is full: %s", error)
 
     def _gemma(self, journal: Journal, job: Job) -> dict[str, float]:
-        began = time.monotonic()
+        began, first = time.monotonic(), -1.0
 
         def progress(share: float, text: str) -> None:
-            eta = (time.monotonic() - began) * (1 - share) / share if share else None
+            nonlocal first  # an earlier fetch may have come far already: only what this one did tells its speed
+            first = share if first < 0 else first
+            eta = (time.monotonic() - began) * (1 - share) / (share - first) if share > first else None
             data = {"name": "fetching", "done": share, "total": 1.0, "eta_s": eta, "text": text}
             journal.append(job.id, [("phase", None, data)])
 
@@ -102,37 +131,54 @@ class Worker:
         return {"wall_s": time.monotonic() - began}
 
 
-def end_well(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -> None:
-    """Run a job; whatever happens it ends in a state with a reason, and what it measured stays."""
+def _check(race: Race) -> None:
+    """Refuse what this model on this machine cannot do, before anything is loaded."""
+    facts = model_facts(resolve(race.model, race.revision), race.trust_remote_code)
+    for _, recipe in race.lanes:
+        recipe.check(facts)
+    check_memory(race, facts)
+
+
+def end_well(journal: Journal, job: Job, work: Callable[[], dict[str, float]], stopping: threading.Event) -> None:
+    """Run a job; whatever happens it ends in a state with a reason, and what it measured stays.
+
+    On a full disk even that can only be written once there is space: it is tried until then, or until `stopping`.
+    """
+    state, data = _outcome(journal, job, work)
+    while True:
+        try:
+            journal.append(job.id, [(state, None, data)])
+            journal.finish(job.id, state)
+            return
+        except JournalFull as error:
+            log.error("job %d: its end cannot be written, the journal's disk is full: %s", job.id, error)
+            if stopping.wait(FULL_WAIT_S):
+                return  # the next worker writes it down
+
+
+def _outcome(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -> tuple[str, dict[str, Any]]:
+    """Run a job and return its final state with that event's data."""
     try:
-        data = work()
-        journal.append(job.id, [("finished", None, data)])
-        journal.finish(job.id, "finished")
+        return "finished", work()
     except Cancelled:
-        journal.append(job.id, [("cancelled", None, {})])
-        journal.finish(job.id, "cancelled")
+        return "cancelled", {}
     except RecipeError as error:
-        _fail(journal, job, error.card())
+        return "failed", {"card": error.card()}
     except JournalFull as error:
         log.error("job %d: the journal's disk is full: %s", job.id, error)
+        journal.use_reserve()
         card = {
             "field": "journal",
             "value": f"the disk of {journal.path.parent} is full",
             "allowed": "some megabytes free",
             "remedy": "Free some space and race again. What was written before stays.",
         }
-        journal.use_reserve()
-        _fail(journal, job, card)
+        return "failed", {"card": card}
     except Exception as error:  # the process boundary: a job that breaks must not end the worker
         log.exception("job %d failed", job.id)
         remedy = "This is a fault of Headway: see worker.log in its state folder."
         card = {"field": "race", "value": f"{type(error).__name__}: {error}", "allowed": "no fault", "remedy": remedy}
-        _fail(journal, job, card)
-
-
-def _fail(journal: Journal, job: Job, card: dict[str, str]) -> None:
-    journal.append(job.id, [("failed", None, {"card": card})])
-    journal.finish(job.id, "failed")
+        return "failed", {"card": card}
 
 
 def _lives(name: str) -> bool:
