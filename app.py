@@ -10,6 +10,7 @@ st.set_page_config(page_title="Headway", layout="wide", initial_sidebar_state=32
 page = st.navigation(
     [
         st.Page("pages/bench.py", title="Bench", default=True),
+        st.Page("pages/inspect.py", title="Inspect"),
         st.Page("pages/history.py", title="History"),
     ],
     position="top",

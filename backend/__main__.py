@@ -10,6 +10,7 @@ COMMANDS = {
     "up": ("backend.up", "start the worker and the pages, and keep both alive"),
     "worker": ("backend.worker", "run one worker, which takes jobs until it is told to stop"),
     "race": ("backend.cli_race", "race a preset or a recipe without a page, and print the figures"),
+    "forecast": ("backend.cli_forecast", "forecast memory and speed of a model from its config alone"),
     "models": ("backend.cli_models", "list the models that can be raced, with size and whether they are here"),
     "gemma": ("backend.gemma", "fetch Gemma 3 270M, a real model, after its terms are accepted"),
 }
@@ -17,7 +18,7 @@ COMMANDS = {
 
 def main() -> int:
     """Hand over to the module of the command; each has its own --help."""
-    lines = [f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:9}{text}" for name, (_, text) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="python -m backend",
         description="Headway: race a changed transformer against the original.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.devices import devices
+from backend.families import family
 from backend.ggufheader import read_gguf
 from backend.journal import state_folder
 from backend.modelconfig import Sizes, read_config, sizes, text_part
@@ -39,7 +40,7 @@ def gemma_is_fetched() -> bool:
 
 
 def resolve(name: str, revision: str | None = None) -> ModelRef:
-    """Find the model that a name means: shipped, 'gemma', a shape, a folder, a GGUF file, or a Hub id.
+    """Find the model that a name means: shipped, 'gemma', a shape, a config in JSON, a folder, a GGUF file, a Hub id.
 
     Raises:
         RecipeError: when there is no such model; nothing is fetched and no weight is read.
@@ -52,10 +53,12 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
             remedy = "Press 'Get Gemma' on the Bench, or run `python -m backend.gemma`."
             raise bad_model(name, "a model that has been fetched", remedy)
         return ModelRef(name, "fetched", gemma_folder())
+    if name.startswith("{"):
+        name = PREFIX + name
     if name.startswith(PREFIX):
         shape_config(name)
         return ModelRef(name, "shape")
-    path = Path(name).expanduser()
+    path = _path(name)
     if name.lower().endswith(".gguf"):
         if not path.is_file():
             raise bad_model(name, "an existing GGUF file", "Correct the path; write it from the root of the disk.")
@@ -65,6 +68,23 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
     if _HUB_ID.fullmatch(name):
         return ModelRef(name, "hub", None, revision)
     raise _unknown(name)
+
+
+def _path(name: str) -> Path:
+    """The name as a path.
+
+    Raises:
+        RecipeError: when no path can be called so.
+    """
+    if "\0" in name:
+        shown = name.replace("\0", "\\0")
+        raise bad_model(shown, "a name without NUL bytes", "Remove the NUL bytes.")
+    try:
+        path = Path(name).expanduser()
+        path.exists()  # says whether the system can look for such a name at all
+    except (OSError, RuntimeError) as error:
+        raise bad_model(name, "a name that this system can look for", f"Correct it: {error}.") from None
+    return path
 
 
 def _shipped(name: str) -> ModelRef:
@@ -142,7 +162,14 @@ def _facts(ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[st
         sliding_layers=found.sliding_layers,
         random_weights=ref.kind == "shape",
         devices=devices(),
+        idle_parameters=found.layers * (found.experts - found.used_experts) * _expert(kind, found),
+        tokenizer_bytes=_tokenizer_bytes(ref),
     )
+
+
+def _tokenizer_bytes(ref: ModelRef) -> int:
+    file = ref.path / "tokenizer.json" if ref.path else None
+    return file.stat().st_size if file and file.is_file() else 0
 
 
 def _tied(config: dict[str, Any], kind: str, entries: dict[str, Entry] | None) -> bool:
@@ -152,26 +179,33 @@ def _tied(config: dict[str, Any], kind: str, entries: dict[str, Entry] | None) -
         return stated
     if entries is not None:
         return not any(name.endswith("lm_head.weight") for name in entries)
-    return kind.startswith(("gemma", "gpt2"))
+    return family(kind).tied
 
 
 def _count(found: Sizes, config: dict[str, Any], tied: bool) -> int:
-    """Parameters from sizes alone: embedding, head, attention, gated MLP (of every expert) and norms."""
-    part = text_part(config)
-    experts = part.get("num_local_experts") or part.get("num_experts") or 1
-    ffn = part.get("moe_intermediate_size") or found.ffn
+    """Parameters from sizes alone: embedding, head, attention, MLP (of every expert), norms, biases, positions."""
+    kind = text_part(config)["model_type"]
+    built = family(kind)
     attention = 2 * found.hidden * found.head_dim * (found.heads + found.kv_heads)
-    biases = found.head_dim * (found.heads + 2 * found.kv_heads) if part["model_type"] == "qwen2" else 0
-    layer = attention + biases + experts * 3 * found.hidden * ffn + _norms(part["model_type"], found)
-    tables = found.vocab * found.hidden * (1 if tied else 2)
-    return tables + found.layers * layer + found.hidden
+    router = found.experts * found.hidden if found.experts > 1 else 0
+    layer = attention + found.experts * _expert(kind, found) + router + _vectors(kind, found)
+    tables = found.vocab * found.hidden * (1 if tied else 2) + (found.context * found.hidden if built.positions else 0)
+    return tables + found.layers * layer + found.hidden * (2 if built.all_bias else 1)
 
 
-def _norms(kind: str, found: Sizes) -> int:
-    """Norm weights of a layer: Gemma has a norm after each block too, and some have one on queries and keys."""
-    around = 4 if kind.startswith(("gemma2", "gemma3")) else 2
-    inside = 2 if kind.startswith(("gemma3", "qwen3")) else 0
-    return around * found.hidden + inside * found.head_dim
+def _expert(kind: str, found: Sizes) -> int:
+    """Numbers in the matrices of one MLP, or of one expert."""
+    return family(kind).ffn_matrices * found.hidden * found.expert_ffn
+
+
+def _vectors(kind: str, found: Sizes) -> int:
+    """Norms and biases of a layer."""
+    built, query = family(kind), found.heads * found.head_dim
+    qkv = query + 2 * found.kv_heads * found.head_dim
+    vectors = built.norms * found.hidden + built.head_norms * found.head_dim
+    if built.all_bias:
+        return vectors + qkv + 2 * found.hidden + found.ffn
+    return vectors + (qkv if built.qkv_bias else 0)
 
 
 def _compare(ref: ModelRef, found: Sizes, entries: dict[str, Entry]) -> None:

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from backend.cli_table import table
 from backend.journal import Journal
 from backend.recipe.base import RecipeError
+from backend.recipe.prompts import prompt_file
 from backend.recipe.race import Preset, Race, all_presets
 from backend.recipe.recipe import Recipe
 from backend.replay import LaneView, RaceView
+from backend.ui.quality_words import budget_line
 
-FINISHED, BAD_RECIPE, LANE_FAILED = 0, 2, 3
+FINISHED, BAD_RECIPE, LANE_FAILED, OVER_BUDGET = 0, 2, 3, 4
 WORKER_START_S = 60.0
 
 
@@ -29,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", help="another prompt")
     parser.add_argument("--tokens", type=int, help="tokens to write")
     parser.add_argument("--measure-s", type=float, help="seconds for the measurement after the race")
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("--mix", action="store_true", help="measure a short chat, a long prompt and a long answer")
+    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="measure the prompts of a text file, one a line")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--out", type=Path, help="write the JSON object to this file as well")
 
@@ -55,14 +61,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def exit_code(view: RaceView) -> int:
-    """0 finished, 2 refused, 3 a lane failed or the race did not end well."""
+    """0 finished, 2 refused, 3 a lane failed or the race did not end well, 4 the quality budget was not kept."""
     if view.card:
         print(f"headway: {RecipeError(**view.card)}", file=sys.stderr)
         return LANE_FAILED if view.card["field"] in ("race", "worker", "journal") else BAD_RECIPE
     failures = [lane for lane in view.lanes.values() if lane.failure]
     for lane in failures:
         print(f"headway: lane {lane.name} failed: {lane.failure}", file=sys.stderr)
-    return LANE_FAILED if failures or view.state != "finished" else FINISHED
+    if failures or view.state != "finished":
+        return LANE_FAILED
+    judged = {name: lane for name, lane in (view.verdict or {}).get("lanes", {}).items() if "budget" in lane}
+    for name, lane in judged.items():
+        print(f"headway: {name}, quality budget: {budget_line(lane)}", file=sys.stderr)
+    return OVER_BUDGET if any(lane["budget"]["verdict"] == "fail" for lane in judged.values()) else FINISHED
+
+
+def read_race(what: str) -> Race:
+    """The race that a preset's name, a file or JSON text holds, unchanged.
+
+    Raises:
+        RecipeError: when it is none of them, or does not validate.
+    """
+    return Race.read(_read_data(what))
 
 
 def read_what(what: str, args: argparse.Namespace) -> Race:
@@ -74,9 +94,23 @@ def read_what(what: str, args: argparse.Namespace) -> Race:
     data = _read_data(what)
     changes = {"model": args.model, "prompt": args.prompt, "max_new_tokens": args.tokens}
     data |= {key: value for key, value in changes.items() if value is not None}
-    if args.measure_s is not None:
-        data["measure"] = data.get("measure", {}) | {"budget_s": args.measure_s}
+    asked = {} if args.measure_s is None else {"budget_s": args.measure_s}
+    if asked := asked | _prompt_set(args):
+        data["measure"] = data.get("measure", {}) | asked
     return Race.read(data)
+
+
+def _prompt_set(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of the measurement's prompts."""
+    if args.mix:
+        return {"prompt_set": "mix", "prompts": ""}
+    if args.prompts is None:
+        return {}
+    try:
+        text = prompt_file(args.prompts.name, args.prompts.read_bytes())
+    except OSError as error:
+        raise RecipeError("measure.prompts", args.prompts, "a text file that can be read", f"{error}.") from None
+    return {"prompt_set": "list", "prompts": text}
 
 
 def _read_data(what: str) -> dict[str, Any]:
@@ -186,38 +220,8 @@ def _lane(lane: LaneView, view: RaceView) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The lanes as a table of plain text."""
-    rows = [("lane", "recipe", "tokens/s", "ratio", "interval", "held MB", "KLD", "top-1", "perplexity")]
-    verdict = (result["verdict"] or {}).get("lanes", {})
-    for name, lane in result["lanes"].items():
-        speed = verdict.get(name, {}).get("speed", {})
-        memory = lane["memory"]
-        held = (memory["weights_bytes"] + memory["kv_bytes"]) / 1e6 if memory else None
-        interval = f"{speed['low']:.3g} to {speed['high']:.3g}" if "low" in speed else ""
-        figures = (
-            lane["tokens_per_s"],
-            speed.get("ratio"),
-            interval,
-            held,
-            (lane["kld"] or {}).get("mean"),
-            lane["top1"],
-            (lane["perplexity"] or {}).get("value"),
-        )
-        tag = " (simulated)" if verdict.get(name, {}).get("simulated") else ""
-        rows.append((name, lane["label"] + tag, *(_cell(figure) for figure in figures)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-
-
-def _cell(figure: Any) -> str:
-    if figure is None:
-        return "-"
-    return figure if isinstance(figure, str) else f"{figure:.3g}"
-
-
 def main() -> int:
-    """Race a preset or a recipe; exit 0 when it finished, 2 for a bad recipe, 3 when a lane failed."""
+    """Race a preset or a recipe; exit 0 when it finished, 2 for a bad recipe, 3 for a failed lane, 4 over budget."""
     parser = argparse.ArgumentParser(prog="python -m backend race", description=main.__doc__)
     add_arguments(parser)
     return run(parser.parse_args())

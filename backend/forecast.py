@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from backend.catalog import model_facts, resolve
 from backend.devices import free_bytes
-from backend.parts import WeightParts, pruned, weight_parts
+from backend.packing import HeldBytes, held_bytes
+from backend.parts import pruned, weight_parts
+from backend.processmemory import process_bytes
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.race import Race
 from backend.recipe.recipe import Recipe
+from backend.recipe.switch import Switch
 
-PROCESS_BYTES = 300 * 2**20  # a lane's own libraries and buffers, whatever the model
+KEEP_S = 60.0  # how long facts of a draft are kept
 PRECISIONS: dict[str, Recipe] = {
     "fp32": Recipe(),
     "bf16": Recipe.read({"switches": {"cast": {"dtype": "bf16"}}}),
@@ -29,13 +34,20 @@ class Forecast:
     device: str
     weights_bytes: int  # a draft model's included
     kv_bytes: int  # for prompt and new tokens, a draft model's included
-    working_bytes: int  # activations, logits, the second cache for scoring, the process
+    passing_bytes: int  # activations and logits of the longest call
+    process_bytes: int  # libraries, tokenizer and buffers
+    scoring_bytes: int  # the second cache and the logits that are compared
     loading_bytes: int  # most while the weights are read and transformed
 
     @property
+    def run_bytes(self) -> int:
+        """The peak of a request: what the lane's own memory is measured by."""
+        return self.weights_bytes + self.kv_bytes + self.passing_bytes + self.process_bytes
+
+    @property
     def total_bytes(self) -> int:
-        """What the lane holds while it runs."""
-        return self.weights_bytes + self.kv_bytes + self.working_bytes
+        """What the lane holds while it races."""
+        return self.run_bytes + self.scoring_bytes
 
 
 @dataclass(frozen=True)
@@ -66,32 +78,34 @@ def lane_device(facts: ModelFacts, recipe: Recipe) -> str:
     return str(chosen or facts.devices[0].split(":")[0])
 
 
+def as_loaded(recipe: Recipe) -> Recipe:
+    """The recipe of a model that is loaded on the same device and not changed, as a draft is."""
+    return Recipe(switches={kind: switch for kind, switch in recipe.switches.items() if kind == "device"})
+
+
+def draft_facts(draft: Switch, devices: tuple[str, ...]) -> ModelFacts:
+    """Facts of the model that a draft switch names, on these devices.
+
+    Raises:
+        RecipeError: when it is not there.
+    """
+    return replace(_kept_facts(str(getattr(draft, "model", "")), int(time.monotonic() // KEEP_S)), devices=devices)
+
+
+@lru_cache(maxsize=32)
+def _kept_facts(name: str, minute: int) -> ModelFacts:
+    """Facts that are read once a minute: a forecast asks for them many times, and files may change."""
+    return model_facts(resolve(name))
+
+
+def held(facts: ModelFacts, recipe: Recipe) -> HeldBytes:
+    """Predicted bytes of the weights by part after the recipe, without a draft model's."""
+    return held_bytes(weight_parts(pruned(facts, recipe)), recipe, float_bytes(facts, recipe))
+
+
 def weights_bytes(facts: ModelFacts, recipe: Recipe) -> int:
     """Predicted bytes of the weights after the recipe, without a draft model's."""
-    parts = weight_parts(pruned(facts, recipe))
-    width = float_bytes(facts, recipe)
-    body, head = _packed(parts, recipe, width)
-    return round(body + head + width * (parts.embedding + parts.rest))
-
-
-def _packed(parts: WeightParts, recipe: Recipe, width: int) -> tuple[float, float]:
-    """Bytes of the linear layers and of the head. A tied head that is packed is a second copy of the embedding."""
-    kept_head = 0.0 if parts.tied else float(width * parts.head)
-    int8 = parts.linear + 8.0 * parts.rows, parts.head + 8.0 * parts.head_rows  # a scale a row
-    if recipe.get("int8_dynamic"):
-        return int8
-    if weight_only := recipe.get("int8_weight_only"):
-        return int8[0], kept_head if getattr(weight_only, "head", "int8") == "keep" else int8[1]
-    if weight_only := recipe.get("int4_weight_only"):
-        each = 0.5 + 4 / getattr(weight_only, "group_size", 32)  # two codes a byte; bf16 scale and zero a group
-        heads = {"keep": kept_head, "int8": int8[1], "int4": each * parts.head}
-        return each * parts.linear, heads[getattr(weight_only, "head", "int8")]
-    if recipe.get("bnb_int8"):
-        return int8[0], kept_head
-    if four_bit := recipe.get("bnb_4bit"):
-        scales = 1 / 64 + 4 / (64 * 256) if getattr(four_bit, "double_quant", False) else 4 / 64  # fp32 a block of 64
-        return (0.5 + scales) * parts.linear, kept_head
-    return float(width * parts.linear), kept_head
+    return round(held(facts, recipe).total)
 
 
 def kv_bytes_per_token(facts: ModelFacts, recipe: Recipe) -> int:
@@ -119,23 +133,31 @@ def forecast_lane(facts: ModelFacts, recipe: Recipe, tokens: int, lane: str = "b
         prompt: tokens of the prompt, which pass through the model in one call.
     """
     weights, kv = weights_bytes(facts, recipe), kv_bytes(facts, recipe, tokens)
-    width = float_bytes(facts, recipe)
-    activations = prompt * width * (8 * facts.hidden + 3 * facts.ffn + 2 * facts.heads * facts.head_dim)
-    logits = 16 * 4 * facts.vocab
+    process = process_bytes(facts, recipe)
     loaded = width_at_load(facts, recipe) * facts.parameters
     draft = recipe.get("draft_model")
     if draft is not None:
-        small = model_facts(resolve(draft.model))  # type: ignore[attr-defined]
-        weights += small.parameters * width
-        kv += kv_bytes(small, Recipe(), tokens)
+        small = draft_facts(draft, facts.devices)
+        weights += weights_bytes(small, as_loaded(recipe))
+        kv += kv_bytes(small, as_loaded(recipe), tokens)
+        process += process_bytes(small, as_loaded(recipe)) - process_bytes(replace(small, tokenizer_bytes=0), Recipe())
     return Forecast(
         lane=lane,
         device=lane_device(facts, recipe),
         weights_bytes=weights,
         kv_bytes=kv,
-        working_bytes=PROCESS_BYTES + activations + logits + kv,
-        loading_bytes=PROCESS_BYTES + loaded + (weights if recipe.switches else 0),
+        passing_bytes=passing_bytes(facts, recipe, prompt),
+        process_bytes=process,
+        scoring_bytes=kv + 16 * 4 * facts.vocab,
+        loading_bytes=process + loaded + (weights if recipe.switches else 0),
     )
+
+
+def passing_bytes(facts: ModelFacts, recipe: Recipe, prompt: int) -> int:
+    """Predicted bytes of what a prompt's call holds for a moment: activations of one layer, and a row of logits."""
+    width, left = float_bytes(facts, recipe), pruned(facts, recipe)
+    one_token = 4 * left.hidden + max(4 * left.ffn, 3 * (left.heads + left.kv_heads) * left.head_dim)
+    return prompt * width * one_token + 2 * 4 * facts.vocab
 
 
 def width_at_load(facts: ModelFacts, recipe: Recipe) -> int:
@@ -143,10 +165,15 @@ def width_at_load(facts: ModelFacts, recipe: Recipe) -> int:
     return 2 if lane_device(facts, recipe) == "cuda" else 4
 
 
-def forecast(race: Race, facts: ModelFacts) -> RaceForecast:
-    """Predict the whole race; a prompt of n characters is taken for n / 2 tokens, which is more than it has."""
+def tokens_of(race: Race, facts: ModelFacts) -> tuple[int, int]:
+    """Tokens of the prompt and of prompt and answer; n characters are taken for n / 2 tokens, more than they have."""
     prompt = min(facts.context, len(race.prompt) // 2 + 1)
-    total = min(facts.context, prompt + race.max_new_tokens)
+    return prompt, min(facts.context, prompt + race.max_new_tokens)
+
+
+def forecast(race: Race, facts: ModelFacts) -> RaceForecast:
+    """Predict the whole race."""
+    prompt, total = tokens_of(race, facts)
     return RaceForecast(tuple(forecast_lane(facts, recipe, total, name, prompt) for name, recipe in race.lanes))
 
 

@@ -39,6 +39,14 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What the processor says it can do, such as 'avx512_bf16'; empty where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), ()))
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -18,6 +18,7 @@ from typing import Any
 from backend.journal_file import JournalFull, JournalInUse, connect, writing
 
 __all__ = ["Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
+IN_TURN = ("race", "inspect")  # kinds that use the whole machine, and so wait for one another
 ENDED = ("finished", "cancelled", "failed")
 RESERVE_BYTES = 512 * 1024  # kept free so that a full disk can still be written down
 STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker
@@ -140,7 +141,7 @@ class Journal:
             where.append("kind=?")
             values.append(kind)
         if states:
-            where.append(f"state IN ({','.join('?' * len(states))})")
+            where.append(f"state IN ({_marks(states)})")
             values.extend(states)
         return self._jobs(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT {int(limit)}", tuple(values))
 
@@ -151,12 +152,11 @@ class Journal:
         return [Job(r[0], r[1], r[2], r[3], json.loads(r[4]), r[5], bool(r[6]), r[7]) for r in rows]
 
     def place(self, job: int) -> int:
-        """How many unfinished jobs stand before this one: 0 is its turn."""
-        query = (
-            "SELECT count(*) FROM jobs WHERE id<? AND state IN ('queued', 'running')"
-            " AND kind=(SELECT kind FROM jobs WHERE id=?)"
-        )
-        return int(self.db.execute(query, (job, job)).fetchone()[0])
+        """How many unfinished jobs of the same queue stand before this one: 0 is its turn."""
+        asked = self.job(job)
+        kinds = IN_TURN if asked and asked.kind in IN_TURN else (asked.kind if asked else "",)
+        query = f"SELECT count(*) FROM jobs WHERE id<? AND state IN ('queued', 'running') AND kind IN ({_marks(kinds)})"
+        return int(self.db.execute(query, (job, *kinds)).fetchone()[0])
 
     def workers(self) -> list[str]:
         """Names of the workers that beat within the last STALE_S seconds; none means that nobody takes jobs."""
@@ -176,13 +176,13 @@ class Journal:
         with writing(self.db):
             self.db.execute("DELETE FROM workers WHERE name=?", (worker,))
 
-    def claim(self, worker: str, kind: str) -> Job | None:
-        """Take the oldest queued job of that kind, or None."""
-        query = "SELECT id FROM jobs WHERE state='queued' AND kind=? ORDER BY id LIMIT 1"
-        if self.db.execute(query, (kind,)).fetchone() is None:
+    def claim(self, worker: str, *kinds: str) -> Job | None:
+        """Take the oldest queued job of these kinds, or None."""
+        query = f"SELECT id FROM jobs WHERE state='queued' AND kind IN ({_marks(kinds)}) ORDER BY id LIMIT 1"
+        if self.db.execute(query, kinds).fetchone() is None:
             return None  # an idle worker asks ten times a second: a read takes no write lock
         with writing(self.db):
-            row = self.db.execute(query, (kind,)).fetchone()
+            row = self.db.execute(query, kinds).fetchone()
             if row:
                 self.db.execute(
                     "UPDATE jobs SET state='running', worker=?, heartbeat=? WHERE id=?", (worker, time.time(), row[0])
@@ -221,8 +221,7 @@ class Journal:
     def fail_orphans(self, alive: Iterable[str] = ()) -> list[int]:
         """End the running jobs whose worker is gone; what they measured stays. Returns their ids."""
         known = tuple(alive)
-        marks = ",".join("?" * len(known))
-        query = f"SELECT id FROM jobs WHERE state='running' AND (worker IS NULL OR worker NOT IN ({marks}))"
+        query = f"SELECT id FROM jobs WHERE state='running' AND (worker IS NULL OR worker NOT IN ({_marks(known)}))"
         card = {
             "field": "worker",
             "value": "killed",
@@ -235,6 +234,11 @@ class Journal:
                 self._append(job, [("failed", None, {"card": card})])
                 self.db.execute("UPDATE jobs SET state='failed', finished=? WHERE id=?", (time.time(), job))
         return lost
+
+
+def _marks(values: tuple[str, ...]) -> str:
+    """Placeholders for a tuple of values."""
+    return ",".join("?" * len(values))
 
 
 def _event(row: tuple[Any, ...]) -> Event:

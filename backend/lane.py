@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from backend.catalog import resolve
 from backend.engine.decode import Decoder, Emission
+from backend.engine.inspector import Inspector
 from backend.engine.load import load
 from backend.engine.marker import Marker
 from backend.engine.memory import MemoryMeter, device_memory, module_parameters
@@ -20,6 +22,8 @@ from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
 from backend.engine.stopwatch import Stopwatch
 from backend.engine.text import Pieces, encode
+from backend.engine.timeline import Timeline
+from backend.engine.witness import witness
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
@@ -39,7 +43,8 @@ class Lane:
         self.name = name
         self._progress = progress
         self._decoder: Decoder | None = None
-        self._doers: list[object] = []
+        self._timeline = Timeline(self.meter)
+        self._doers: list[object] = [self._timeline]
 
     def answer(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Do what a verb says: one of the lane's own, or of one who works in it."""
@@ -64,15 +69,19 @@ class Lane:
         held_out = encode(self.subject, text.text[: 8 * max(4096, self.race.measure.quality_tokens)])
         self.subject.sample_ids = held_out[-512:]
         shipped = ref.kind == "shipped"
-        self.marker = Marker(self.subject, self.race, self.prompt, held_out, text.source, storyteller=shipped)
-        self.stopwatch = Stopwatch(self.subject, self.race, self.prompt)
-        self._doers = [self.marker, self.stopwatch]
+        self.marker = Marker(self.subject, self.race, self.prompt, held_out, text, storyteller=shipped)
+        self.stopwatch = Stopwatch(self.subject, self.race, self.prompt, held_out, self.meter)
+        if self.race.measure.budget_s:
+            self.subject.longest = max(self.subject.longest, self.stopwatch.longest)
+        inspector = Inspector(self.subject, self.race, self.prompt, held_out)
+        self._doers = [self.marker, self.stopwatch, self._timeline, inspector]
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),
             "vocab": self.subject.model.get_output_embeddings().weight.shape[0],
             "context": self.subject.facts.context,
             "scored": not self.subject.facts.random_weights,
+            "facts": asdict(self.subject.facts),
         }
 
     def transform(self) -> dict[str, Any]:
@@ -86,19 +95,20 @@ class Lane:
         return {}
 
     def warm(self, ring: str | None, vocab: int) -> dict[str, Any]:
-        """Run a few tokens so that kernels and caches are warm; then read the receipt."""
+        """Run a few tokens so that kernels and caches are warm; watch some more, and read the receipt."""
         if ring:
             self.marker.ring = Ring(ring, vocab)
         decoder = self._new_decoder()
         decoder.start(self.prompt, room=8)
         for _ in range(4):
             decoder.step()
-        facts = receipt(self.subject, self.recipe)
+        memory = self.memory(decoder)  # before the receipt, whose profiler is not the lane's own memory
+        self.subject.run = witness(self.subject, decoder, self.prompt)
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),
-            "receipt": facts,
-            "memory": self.memory(decoder),
+            "receipt": receipt(self.subject, self.recipe),
+            "memory": memory,
         }
 
     def _new_decoder(self) -> Decoder:

@@ -133,6 +133,21 @@ def changed_answers_p(baseline: Sequence[int], variant: Sequence[int]) -> float:
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
+def share_interval(right: int, asked: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share: (low, high) (Wilson 1927; needs no large numbers)."""
+    found = stats.binomtest(right, asked).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def repetition_rate(ids: Sequence[int], n: int = 4) -> float | None:
+    """Share of a text's n-grams that stood in it before; None for a text shorter than n + 1 tokens.
+
+    1 less the share of distinct n-grams (Li et al. 2016, arXiv:1510.03055), from token ids.
+    """
+    grams = [tuple(ids[at : at + n]) for at in range(len(ids) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else None
+
+
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Mean, p50, p95, p99 and max."""
     data = np.asarray(values, float)

@@ -31,6 +31,9 @@ _ALIASES = {
     "vocab": ("vocab_size",),
     "context": ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"),
 }
+_EXPERTS = ("num_local_experts", "num_experts")
+_MOST_SHOWN = 80  # characters of a model's name in a card
+_LARGEST = 10**9  # of one size: far above any model, and small enough to be multiplied
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Sizes:
     context: int
     sliding_window: int | None
     sliding_layers: int
+    experts: int  # MLPs a layer
+    used_experts: int  # MLPs that a token passes through
+    expert_ffn: int
 
 
 def read_config(ref: ModelRef) -> dict[str, Any]:
@@ -105,28 +111,42 @@ def sizes(name: str, config: dict[str, Any]) -> Sizes:
     part = text_part(config)
     found = {size: _positive(name, part, keys) for size, keys in _ALIASES.items() if size != "ffn"}
     heads, hidden = found["heads"], found["hidden"]
-    ffn_given = any(part.get(key) is not None for key in _ALIASES["ffn"])
-    kv_heads = heads if part.get("num_key_value_heads") is None else _positive(name, part, ("num_key_value_heads",))
+    ffn = _optional(name, part, _ALIASES["ffn"], 4 * hidden)
+    kv_heads = _optional(name, part, ("num_key_value_heads",), heads)
     if heads % kv_heads:
-        shown = f"{name}: {heads} heads share {kv_heads} key-value heads"
+        shown = f"{short_name(name)}: {heads} heads share {kv_heads} key-value heads"
         raise bad_model(shown, "a number of key-value heads that divides the heads", "Correct the config.")
     window, sliding = _sliding(part, found["layers"])
+    experts = _optional(name, part, _EXPERTS, 1)
     return Sizes(
         **found,
-        ffn=_positive(name, part, _ALIASES["ffn"]) if ffn_given else 4 * hidden,
+        ffn=ffn,
         kv_heads=kv_heads,
-        head_dim=hidden // heads if part.get("head_dim") is None else _positive(name, part, ("head_dim",)),
+        head_dim=_optional(name, part, ("head_dim",), max(1, hidden // heads)),
         sliding_window=window,
         sliding_layers=sliding,
+        experts=experts,
+        used_experts=min(experts, _optional(name, part, ("num_experts_per_tok",), 1)),
+        expert_ffn=_optional(name, part, ("moe_intermediate_size",), ffn),
     )
+
+
+def short_name(name: str) -> str:
+    """The name as a card shows it: of a config that was typed only how it begins, so that what is wrong fits beside."""
+    return name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}..."
+
+
+def _optional(name: str, part: dict[str, Any], keys: tuple[str, ...], default: int) -> int:
+    return _positive(name, part, keys) if any(part.get(key) is not None for key in keys) else default
 
 
 def _positive(name: str, part: dict[str, Any], keys: tuple[str, ...]) -> int:
     key = next((key for key in keys if part.get(key) is not None), keys[0])
     value = part.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        shown = f"{name}: {key} is {value if value is not None else 'missing'}"
-        raise bad_model(shown, f"a config of a decoder with a whole number {key}", "Choose a causal language model.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+        shown = f"{short_name(name)}: {key} is {str(value)[:40] if value is not None else 'missing'}"
+        allowed = f"a config of a decoder with a whole number {key} from 1 to {_LARGEST:,}"
+        raise bad_model(shown, allowed, f"Set {key}, or choose a causal language model.")
     return value
 
 

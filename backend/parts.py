@@ -5,8 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.families import family
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
+from backend.recipe.switches.pruning import neurons_kept
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One sort of matrix, (rows, columns) as a linear layer holds it, and how many there are."""
+
+    rows: int
+    columns: int
+    count: int = 1
+
+    @property
+    def numel(self) -> int:
+        """Numbers in one."""
+        return self.rows * self.columns
 
 
 @dataclass(frozen=True)
@@ -15,36 +31,66 @@ class WeightParts:
 
     embedding: int
     head: int  # of the output head; when tied it is the embedding's own
-    linear: int  # of the layers' matrices
-    rest: int  # norms and biases
-    rows: int  # output channels of the layers' matrices
+    attention: int  # matrices of all layers
+    ffn: int  # matrices of all layers, experts included
+    rest: int  # norms, biases, learned positions
+    matrices: tuple[Matrix, ...]  # of all layers, but for experts, which are no linear layers
     head_rows: int
     tied: bool
 
+    @property
+    def linear(self) -> int:
+        """Numbers in the layers' matrices."""
+        return self.attention + self.ffn
+
+    def by_name(self) -> dict[str, int]:
+        """Parameters by part; they sum to all of them. A tied head has none of its own."""
+        return {
+            "embedding": self.embedding,
+            "attention": self.attention,
+            "feed-forward": self.ffn,
+            "norms and biases": self.rest,
+            "head": 0 if self.tied else self.head,
+        }
+
 
 def weight_parts(facts: ModelFacts) -> WeightParts:
-    """Count the parts; what the sizes do not explain (experts, for example) counts as matrices."""
-    attention, ffn = _matrices(facts)
+    """Count the parts; what the sizes do not explain (experts, for example) counts as matrices of the feed-forward."""
+    attention, ffn = _attention(facts), _mlp(facts)
+    held = (_numbers(attention), _numbers(ffn))
     tables = facts.embedding_parameters * (1 if facts.tied else 2)
-    explained = facts.layers * (attention + ffn)
-    unexplained = max(0, facts.parameters - tables - explained)
-    few = unexplained <= max(explained // 20, 1)  # norms and biases are few; more must be matrices
-    rows = facts.head_dim * (facts.heads + 2 * facts.kv_heads) + 2 * facts.hidden + 2 * facts.ffn
+    unexplained = max(0, facts.parameters - tables - sum(held))
+    few = unexplained <= max(sum(held) // 20, 1)  # norms and biases are few; more must be matrices
     return WeightParts(
         embedding=facts.embedding_parameters,
         head=facts.embedding_parameters,
-        linear=explained + (0 if few else unexplained),
+        attention=held[0],
+        ffn=held[1] + (0 if few else unexplained),
         rest=unexplained if few else 0,
-        rows=facts.layers * rows,
+        matrices=attention + ffn if few else attention,
         head_rows=facts.vocab,
         tied=facts.tied,
     )
 
 
-def _matrices(facts: ModelFacts) -> tuple[int, int]:
-    """Numbers in one layer's attention and in its gated MLP."""
-    attention = 2 * facts.hidden * facts.head_dim * (facts.heads + facts.kv_heads)
-    return attention, 3 * facts.hidden * facts.ffn
+def _attention(facts: ModelFacts) -> tuple[Matrix, ...]:
+    """Queries, keys with values, and output."""
+    query, key = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+    return (
+        Matrix(query, facts.hidden, facts.layers),
+        Matrix(key, facts.hidden, 2 * facts.layers),
+        Matrix(facts.hidden, query, facts.layers),
+    )
+
+
+def _mlp(facts: ModelFacts) -> tuple[Matrix, ...]:
+    """Up, with a gate where there is one, and down."""
+    up = family(facts.architecture).ffn_matrices - 1
+    return Matrix(facts.ffn, facts.hidden, up * facts.layers), Matrix(facts.hidden, facts.ffn, facts.layers)
+
+
+def _numbers(matrices: tuple[Matrix, ...]) -> int:
+    return sum(matrix.count * matrix.numel for matrix in matrices)
 
 
 def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
@@ -58,7 +104,7 @@ def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
         kv_heads = kept if after.kv_heads > 1 else 1
         after = _resized(after, heads=after.heads * kept // units, kv_heads=kv_heads)
     if switch := recipe.get("prune_neurons"):
-        after = _resized(after, ffn=max(1, round(after.ffn * (1 - _number(switch, "ratio")))))
+        after = _resized(after, ffn=max(1, neurons_kept(after.ffn, _number(switch, "ratio"))))
     if switch := recipe.get("kv_heads"):
         after = _resized(after, kv_heads=min(after.kv_heads, int(_number(switch, "count"))))
     return after
@@ -71,7 +117,7 @@ def _number(switch: object, name: str) -> float:
 def _resized(facts: ModelFacts, **sizes: Any) -> ModelFacts:
     """The facts with other sizes, and as many parameters fewer."""
     after = replace(facts, **sizes)
-    fewer = facts.layers * (sum(_matrices(facts)) - sum(_matrices(after)))
+    fewer = _numbers(_attention(facts) + _mlp(facts)) - _numbers(_attention(after) + _mlp(after))
     return replace(after, parameters=facts.parameters - fewer)
 
 
@@ -79,5 +125,10 @@ def _without_layers(facts: ModelFacts, count: float) -> ModelFacts:
     left = max(0, facts.layers - int(count))
     tables = facts.embedding_parameters * (1 if facts.tied else 2)
     body = (facts.parameters - tables) * left // facts.layers
-    sliding = facts.sliding_layers * left // facts.layers
-    return replace(facts, layers=left, parameters=tables + body, sliding_layers=sliding)
+    return replace(
+        facts,
+        layers=left,
+        parameters=tables + body,
+        sliding_layers=facts.sliding_layers * left // facts.layers,
+        idle_parameters=facts.idle_parameters * left // facts.layers,
+    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from backend.metrics import Request, paired_ratio
+from backend.foretold import forecast_events
+from backend.measurement import check_prompts, measure
 from backend.raceway import SLICE_S, Raceway
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import ModelFacts
 from backend.replay import RaceView
+from backend.scoring import compare_quality, compare_texts
 from backend.verdict import build_verdict
-
-MOST_ROUNDS = 200
-FEWEST_ROUNDS = 3
 
 
 def run_phases(way: Raceway) -> None:
@@ -25,6 +24,7 @@ def run_phases(way: Raceway) -> None:
     go(way, scored)
     if scored:
         compare_quality(way)
+    break_down(way)
     measure(way)
     if scored:
         compare_texts(way)
@@ -43,7 +43,9 @@ def get_ready(way: Raceway) -> bool:
     if base is None:
         raise _lost_baseline(way.view)
     _check_length(way, base)
+    check_prompts(way)
     way.write(("opened", None, way.open_event(base["prompt_tokens"], base["scored"])))
+    way.write(*forecast_events(way.race, ModelFacts(**base["facts"]), base["prompt_tokens"]))
     way.phase("transforming", 0, len(way.lanes))
     for count, (name, _) in enumerate(way.each("transform"), 1):
         way.phase("transforming", count, len(way.race.lanes), name)
@@ -101,88 +103,10 @@ def _score_slice(way: Raceway, tokens: dict[str, Any]) -> None:
         way.write(("scores", name, {"shape": "decode", "start": tokens["start"], **scores}))
 
 
-def compare_quality(way: Raceway) -> None:
-    """Prefill scores, perplexity on held-out text, answers: all off the clock."""
-    for _ in way.each("release"):
-        pass
-    _score_prompt(way)
-    total = done = 1
-    way.phase("scoring", 0, total, text="held-out text")
-    while done <= total:
-        for name, reply in way.each("perplexity"):
-            total = reply["total"]
-            if reply["done"]:
-                way.write(("perplexity", name, reply))
-        way.phase("scoring", min(done, total), total or 1, text="held-out text")
-        done += 1
-    for name, reply in way.each("answers"):
-        if reply:
-            way.write(("answers", name, reply))
-
-
-def compare_texts(way: Raceway) -> None:
-    """Overlap of the texts, by the baseline's lane alone: so it comes after the measurement, which it would slow."""
-    base = way.view.baseline
-    pairs = {name: [base.text, way.view.lanes[name].text] for name in way.variants} if base else {}
-    for name, value in (way.call("base", "overlap", texts=pairs) or {}).items():
-        way.write(("overlap", name, {"rouge_l": value}))
-
-
-def _score_prompt(way: Raceway) -> None:
-    """Prefill, in the prompt's shape: the baseline publishes rows a ring at a time, the variants compare theirs."""
-    if way.view.opened["prompt_tokens"] < 2:
-        return
-    held = dict(way.each("hold_prompt"))
-    if "base" not in held:
-        return
-    rows, step = held["base"]["rows"], held["base"]["ring_rows"]
-    for start in range(0, rows, step):
-        count = min(step, rows - start)
-        way.call("base", "publish_prompt", start=start, count=count)
-        for name, scores in way.each("score_prompt", way.variants, start=start, count=count):
-            way.write(("scores", name, {"shape": "prefill", "start": start, **scores}))
-    for _ in way.each("release"):
-        pass
-
-
-def measure(way: Raceway) -> None:
-    """Whole requests, the lanes' order reversed each round, until the intervals are narrow or the time is spent."""
-    budget = way.race.measure.budget_s
+def break_down(way: Raceway) -> None:
+    """Where a step's time goes, off every clock."""
     for name, reply in way.each("breakdown"):
         way.write(("breakdown", name, reply))
-    if not budget or "base" not in way.lanes:
-        return
-    tokens = _request_tokens(way)
-    began = time.monotonic()
-    way.phase("measuring", 0, budget)
-    for turn in range(MOST_ROUNDS):
-        order = list(way.lanes) if turn % 2 == 0 else list(way.lanes)[::-1]  # A B B A
-        replies = list(way.each("request", order, tokens=tokens))
-        if turn == 0:
-            continue  # the first round warms up and is not counted
-        for place, (name, reply) in enumerate(replies):
-            way.write(("request", name, {"round": turn, "order": place, **reply}))
-        spent = time.monotonic() - began
-        way.phase("measuring", min(spent, budget), budget, text=f"round {turn}")
-        if turn >= FEWEST_ROUNDS and (spent > budget or _narrow(way)):
-            break
-
-
-def _request_tokens(way: Raceway) -> int:
-    """Tokens a request: as asked, or fewer where ten rounds would not fit into the budget."""
-    speeds = [way.view.lanes[name].tokens_per_s or 1.0 for name in way.lanes]
-    fitting = way.race.measure.budget_s / 10 / sum(1 / speed for speed in speeds)
-    return max(8, min(way.race.measure.tokens, int(fitting)))
-
-
-def _narrow(way: Raceway) -> bool:
-    """Whether every variant's interval is as narrow as asked, with six pairs at least."""
-    base = [Request(tuple(r["emitted_s"])).tpot_s for r in way.view.lanes["base"].requests]
-    for name in way.variants:
-        ours = [Request(tuple(r["emitted_s"])).tpot_s for r in way.view.lanes[name].requests]
-        if len(ours) < 6 or paired_ratio(base[: len(ours)], ours).width > way.race.measure.width:
-            return False
-    return True
 
 
 def _lost_baseline(view: RaceView) -> RecipeError:

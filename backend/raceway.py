@@ -37,6 +37,7 @@ class Raceway:
         self._ring: SharedMemory | None = None
         self._began = time.monotonic()
         self._phase_began = self._began
+        self._watcher: Callable[[], None] = lambda: None
 
     # Writing down
 
@@ -61,6 +62,19 @@ class Raceway:
         if self.journal.cancelled(self.job):
             raise Cancelled
 
+    @contextmanager
+    def watched(self, watcher: Callable[[], None]) -> Iterator[None]:
+        """Call `watcher` ten times a second while a lane works, for as long as the block lasts."""
+        self._watcher = watcher
+        try:
+            yield
+        finally:
+            self._watcher = lambda: None
+
+    def _waiting(self) -> None:
+        self.pause()
+        self._watcher()
+
     def breathe(self) -> None:
         """The pause after a turn, off every lane clock."""
         self.pause()
@@ -70,9 +84,16 @@ class Raceway:
 
     def start_lanes(self) -> None:
         """Start a process for every lane."""
-        spec = self.race.model_dump(mode="json")
         for name, _ in self.race.lanes:
-            self.lanes[name] = self._executor.start(name, spec)
+            self.start_lane(name)
+
+    def start_lane(self, name: str) -> None:
+        """Start one lane's process."""
+        self.lanes[name] = self._executor.start(name, self.race.model_dump(mode="json"))
+
+    def end_lane(self, name: str) -> None:
+        """End a lane that has done all that was asked of it."""
+        self.lanes.pop(name).stop()
 
     def make_ring(self, vocab: int) -> str:
         """Make the shared memory through which the baseline's log-probabilities go."""
@@ -86,10 +107,10 @@ class Raceway:
             return None
 
         def progress(share: float, text: str) -> None:
-            self.phase(self.view.phase.get("name", verb), share, 1.0, name, text)
+            self.hear(name, verb, share, text)
 
         try:
-            return lane.call(verb, self.pause, progress, **arguments)
+            return lane.call(verb, self._waiting, progress, **arguments)
         except LaneDied as death:
             self.lose(name, death.event | {"phase": self.view.phase.get("name", verb)})
         except RecipeError as error:
@@ -99,6 +120,10 @@ class Raceway:
             self.lose(name, event | {"phase": self.view.phase.get("name", verb)})
         return None
 
+    def hear(self, name: str, verb: str, share: float, text: str) -> None:
+        """What a lane tells while it works: the share done of what it does."""
+        self.phase(self.view.phase.get("name", verb), share, 1.0, name, text)
+
     def lose(self, name: str, event: dict[str, Any]) -> None:
         """Write down the end of a lane."""
         self.lanes.pop(name).stop()
@@ -106,7 +131,7 @@ class Raceway:
 
     def each(self, verb: str, names: list[str] | None = None, **arguments: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         """Call a verb on every living lane in turn, with a breath after each."""
-        for name in list(names or self.lanes):
+        for name in list(self.lanes if names is None else names):
             reply = self.call(name, verb, **arguments)
             self.breathe()
             if reply is not None:

@@ -7,13 +7,19 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
     ready        lane       label, parameters, receipt (see engine/receipt.py), memory
     tokens       lane       start, ids, texts, clock (s on the lane clock, one a token), drafted (0/1 a token)
     speculation  lane       all of engine/speculate.py's Speculation.as_dict()
-    scores       lane       shape 'decode'|'prefill', start, kld, top1 (0/1), delta_logp   one entry a token
+    scores       lane       shape 'decode'|'prefill', start, kld, top1 (0/1), top5, delta_logp   one entry a token
+    worst        lane       decode, prefill: the places with the highest KLD, see engine/worst.py's told()
     memory       lane       weights_bytes, kv_bytes, other_bytes, resident_bytes, peak_bytes, device_peak_bytes|None
     perplexity   lane       value, sums [nats], counts [tokens] a window, done, total, protocol
     answers      lane       right, asked, by_kind, protocol          exact match on the storyteller's questions
+    cloze        lane       right, asked, marks, done, total, protocol  last words of real text, of other models
     overlap      lane       rouge_l                                   of its text against the baseline's
+    forecast     lane       what was predicted before the lane was changed, see backend/prediction.py
     breakdown    lane       linear_share|None, plain_step_s           measured off the clock, see engine/breakdown.py
-    request      lane       round, order, ttft_s, emitted_s: [...] (s since the request began), output_tokens
+    prompts      None       mode 'one'|'list'|'mix', prompts: [{kind, prompt_tokens, output_tokens}]   what is measured
+    request      lane       round, order, prompt (index), kind, prompt_tokens, output_tokens, ttft_s,
+                            emitted_s: [...] (s since the request began), peak_bytes
+    conditions   None       what else the machine did during the measurement, see backend/suspicion.py
     lane_failed  lane       cause 'out of memory'|'killed'|'exception'|'refused', detail, remedy, phase
     verdict      None       see backend/verdict.py
     failed       None       card
@@ -35,6 +41,7 @@ class Scores:
 
     kld: list[float] = field(default_factory=list)  # nats
     top1: list[int] = field(default_factory=list)
+    top5: list[float] = field(default_factory=list)  # journals of the first version have none
     delta_logp: list[float] = field(default_factory=list)
 
     @property
@@ -46,6 +53,11 @@ class Scores:
     def agreement(self) -> float | None:
         """Share of tokens where both models rank the same token first."""
         return sum(self.top1) / len(self.top1) if self.top1 else None
+
+    @property
+    def top5_agreement(self) -> float | None:
+        """Mean share of the baseline's five likeliest tokens that are among the variant's five."""
+        return sum(self.top5) / len(self.top5) if self.top5 else None
 
 
 @dataclass
@@ -67,7 +79,10 @@ class LaneView:
     speculation: dict[str, Any] = field(default_factory=dict)
     perplexity: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
+    cloze: dict[str, Any] = field(default_factory=dict)
+    worst: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by shape
     rouge_l: float | None = None
+    forecast: dict[str, Any] = field(default_factory=dict)  # journals of the first version have none
     breakdown: dict[str, Any] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     failure: dict[str, Any] | None = None
@@ -99,6 +114,8 @@ class RaceView:
     opened: dict[str, Any] = field(default_factory=dict)
     phase: dict[str, Any] = field(default_factory=dict)
     lanes: dict[str, LaneView] = field(default_factory=dict)
+    prompts: list[dict[str, Any]] = field(default_factory=list)
+    conditions: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
     card: dict[str, Any] | None = None
     wall_s: float | None = None
@@ -159,6 +176,7 @@ class RaceView:
         scores = lane.decode if data["shape"] == "decode" else lane.prefill
         scores.kld += data["kld"]
         scores.top1 += data["top1"]
+        scores.top5 += data.get("top5", ())
         scores.delta_logp += data["delta_logp"]
 
     def _on_speculation(self, lane: LaneView, data: dict[str, Any]) -> None:
@@ -173,11 +191,26 @@ class RaceView:
     def _on_answers(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.answers = data
 
+    def _on_cloze(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.cloze = data
+
+    def _on_worst(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.worst = data
+
     def _on_overlap(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.rouge_l = data["rouge_l"]
 
+    def _on_forecast(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.forecast = data
+
     def _on_breakdown(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.breakdown = data
+
+    def _on_prompts(self, _: None, data: dict[str, Any]) -> None:
+        self.prompts = data["prompts"]
+
+    def _on_conditions(self, _: None, data: dict[str, Any]) -> None:
+        self.conditions = data
 
     def _on_request(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.requests.append(data)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from backend.modelref import bad_model
 
 PREFIX = "shape:"
+_TYPE = re.compile(r"[\w.-]{1,80}", re.ASCII)
 _SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 
 
@@ -54,11 +56,18 @@ def shape_config(name: str) -> dict[str, Any]:
         return dict(SHAPES[text])
     known = f"one of the shapes {', '.join(SHAPES)}, or a config in JSON"
     if not text.startswith("{"):
-        raise bad_model(name, known, 'Write for example shape:llama-1b or shape:{"model_type": "llama", ...}.')
+        raise bad_model(_shown(name), known, 'Write for example shape:llama-1b or shape:{"model_type": "llama", ...}.')
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise bad_model(name, known, f"Correct the JSON: {error}.") from None
-    if not isinstance(config.get("model_type"), str):
-        raise bad_model(name, "a config with a model_type", 'Add the key, for example "model_type": "llama".')
+    except (ValueError, RecursionError) as error:
+        raise bad_model(_shown(name), known, f"Correct the JSON: {error}.") from None
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
+        shown = f"{_shown(name)}: model_type is {_shown(str(kind)) if kind is not None else 'missing'}"
+        raise bad_model(shown, "a config with a model_type", 'Add the key, for example "model_type": "llama".')
     return dict(config)
+
+
+def _shown(name: str) -> str:
+    """The beginning of what was typed, with what cannot be shown (NUL bytes, for example) written out."""
+    return name[:80].encode("unicode_escape").decode("ascii")

@@ -2,20 +2,25 @@
 
     {"lanes": {name: {
         "label", "simulated": bool, "effects": [...], "failed": bool,
-        "tokens_per_s", "tpot_s", "ttft_s", "e2e_s": {"mean", "p50", "p95", "p99", "max"}, "itl_s": {...},
+        "no_effect": [kind],                                            switches that were on and changed nothing
+        "tokens_per_s", "tpot_s", "ttft_s", "prefill_tokens_per_s",     medians of the requests that count
+        "e2e_s": {"mean", "p50", "p95", "p99", "max"}, "itl_s": {...}, "request_peak_bytes", "requests",
         "speed": {"ratio", "low", "high", "pairs", "within_noise"},    tokens a second, variant / baseline (> 1 faster)
         "ttft_ratio": {... the same, baseline / variant},
+        "paired": {figure: {... the same}},                            every figure of backend/measured.py, > 1 better
+        "kinds": {kind: {figures as above, "paired"}},                 where a mix of prompts was measured
         "memory": {"ratio", "bytes", "baseline_bytes"},                 held: weights + KV, baseline / variant
         "peak_ratio",
-        "kld": {"mean", "p50", "p95", "p99", "max", "tokens"}, "kld_prefill": {...}, "top1", "top1_prefill",
-        "perplexity": {"value", "baseline", "ratio", "low", "high", "within_noise", "protocol"},
-        "answers": {"right", "asked", "share", "baseline_share", "p", "within_noise", "by_kind"},
-        "identical_tokens": int, "first_divergence": int | None, "rouge_l": float,
+        "kld", "top1", "perplexity", "answers", "cloze", ...            quality, see backend/quality.py
+        "alarm": {...},                                                 see backend/alarm.py
+        "budget": {...},                                                see backend/budget.py
         "cost_per_million": float,
         "speculation": {"acceptance_rate", "alpha" (accepted / tried), "mean_acceptance_length", "draft_cost_share",
                         "break_even" (the alpha below which drafting loses), "pays"},
-        "linear_share": float}},                                        measured share of a step in linear layers
+        "explained": {"decode", "prefill"}}},                           see backend/explain.py
      "measured": "requests" | "race",    whether the figures come from the measurement or only from the race
+     "measurement": {"rounds", "left_out", "mode", "prompts", "seconds"},
+     "suspicions": [str],                see backend/suspicion.py
      "notes": [str]}
 
 The baseline's entry is "base" and has no ratios. Keys are absent where nothing was measured.
@@ -23,60 +28,102 @@ The baseline's entry is "base" and has no ratios. Keys are absent where nothing 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from backend.metrics import Request, changed_answers_p, cost_per_million, mean_interval, paired_ratio, percentiles
+from backend.alarm import judge_quality
+from backend.budget import judge_budget
+from backend.explain import explain
+from backend.measured import Measured, measured
+from backend.metrics import cost_per_million
+from backend.quality import own_quality, quality_against
 from backend.recipe.race import Race
-from backend.replay import LaneView, RaceView, Scores
+from backend.replay import LaneView, RaceView
 from backend.speculation import break_even
+from backend.suspicion import suspicions
 
 
 def build_verdict(view: RaceView, race: Race) -> dict[str, Any]:
     """Everything that the finished race allows to say."""
-    base = view.baseline
-    measured = bool(base and base.requests)
+    base, seen = view.baseline, measured(view)
     recipes = dict(race.lanes)
     lanes = {}
     for name, lane in view.lanes.items():
-        entry = _own(lane, race) | {"simulated": recipes[name].simulated}
+        entry = _own(lane, race, recipes[name].simulated, seen)
         if base is not None and lane is not base and not lane.failure:
-            entry |= _against(view, lane, base)
+            entry |= _against(view, lane, base, seen)
         lanes[name] = entry
-    notes = [] if measured else ["Speeds are those of the race: nothing was measured after it."]
-    return {"lanes": lanes, "measured": "requests" if measured else "race", "notes": notes}
+    _judge(lanes, race)
+    drifts = {lane.name: seen.log_ratios(lane.name) for lane in view.variants if not lane.failure}
+    return {
+        "lanes": lanes,
+        "measured": "requests" if seen.rounds else "race",
+        "measurement": _measurement(view, race, seen),
+        "suspicions": suspicions(view.conditions, drifts, seen.base_logs()),
+        "notes": [_measured_note(seen)],
+    }
 
 
-def requests_of(lane: LaneView) -> list[Request]:
-    """A lane's measured requests, in order."""
-    return [Request(tuple(data["emitted_s"])) for data in lane.requests]
+def _judge(lanes: dict[str, Any], race: Race) -> None:
+    """The alarm, and the budget where one was set, of every variant that was compared."""
+    for name, entry in lanes.items():
+        if name == "base" or entry["failed"] or "base" not in lanes:
+            continue
+        if (alarm := judge_quality(entry, lanes["base"])) is not None:
+            entry["alarm"] = alarm
+        if (budget := judge_budget(entry, race.budget)) is not None:
+            entry["budget"] = budget
 
 
-def _own(lane: LaneView, race: Race) -> dict[str, Any]:
+def _measurement(view: RaceView, race: Race, seen: Measured) -> dict[str, Any]:
+    return {
+        "rounds": seen.rounds,
+        "left_out": seen.left_out,
+        "mode": race.measure.prompt_set,
+        "prompts": view.prompts,
+        "seconds": view.conditions.get("seconds"),
+    }
+
+
+def _measured_note(seen: Measured) -> str:
+    """Which rounds count, and why."""
+    if not seen.rounds:
+        return "Speeds are those of the race: nothing was measured after it."
+    if seen.left_out:
+        return f"First {seen.left_out} of {seen.rounds} rounds left out as warm-up, found by change-point."
+    return f"All {seen.rounds} rounds count: no change-point was found, so nothing was left out as warm-up."
+
+
+def _own(lane: LaneView, race: Race, simulated: bool, seen: Measured) -> dict[str, Any]:
     """What can be said of a lane by itself."""
+    effects = lane.receipt.get("effects", [])
     entry: dict[str, Any] = {
         "label": lane.label,
         "failed": lane.failure is not None,
-        "effects": lane.receipt.get("effects", []),
+        "simulated": simulated,
+        "effects": effects,
+        "no_effect": [effect["kind"] for effect in effects if not effect["took_effect"]],
     }
-    requests = requests_of(lane)
-    if requests:
-        entry["tokens_per_s"] = percentiles([r.tokens_per_s for r in requests])["p50"]
-        entry["tpot_s"] = percentiles([r.tpot_s for r in requests])["p50"]
-        entry["ttft_s"] = percentiles([r.ttft_s for r in requests])["p50"]
-        entry["e2e_s"] = percentiles([r.e2e_s for r in requests])
-        gaps = [gap for r in requests for gap in r.itl_s]
-        if gaps:
-            entry["itl_s"] = percentiles(gaps)
-    elif lane.tokens_per_s:
+    entry |= seen.own(lane.name)
+    if kinds := seen.kinds():
+        entry["kinds"] = {kind: seen.own(lane.name, kind) for kind in kinds}
+    if "tpot_s" not in entry and lane.tokens_per_s:
         entry |= {"tokens_per_s": lane.tokens_per_s, "tpot_s": 1 / lane.tokens_per_s, "ttft_s": lane.ttft_s}
     if entry.get("tokens_per_s"):
         entry["cost_per_million"] = cost_per_million(entry["tokens_per_s"], race.price_per_hour)
     if lane.speculation:
         entry["speculation"] = _speculation(lane)
-    if lane.breakdown.get("linear_share") is not None:
-        entry["linear_share"] = lane.breakdown["linear_share"]
-    return entry
+    # The parts were measured on the race's own prompt, so only its times can be explained by them.
+    entry["explained"] = _explained(lane, entry if race.measure.prompt_set == "one" else {}, simulated)
+    return entry | own_quality(lane, race)
+
+
+def _explained(lane: LaneView, entry: dict[str, Any], simulated: bool) -> dict[str, Any]:
+    """Both phases; a drafting lane's plain step is explained by itself, since its emissions come in rounds."""
+    found = {
+        "decode": explain(lane.breakdown, "decode", None if lane.speculation else entry.get("tpot_s"), simulated),
+        "prefill": explain(lane.breakdown, "prefill", entry.get("ttft_s"), simulated),
+    }
+    return {phase: explanation.as_dict() for phase, explanation in found.items() if explanation}
 
 
 def _speculation(lane: LaneView) -> dict[str, Any]:
@@ -98,67 +145,23 @@ def _speculation(lane: LaneView) -> dict[str, Any]:
     return facts
 
 
-def _against(view: RaceView, lane: LaneView, base: LaneView) -> dict[str, Any]:
+def _against(view: RaceView, lane: LaneView, base: LaneView, seen: Measured) -> dict[str, Any]:
     """What can be said of a variant beside the baseline."""
-    entry: dict[str, Any] = _speed(lane, base)
+    entry: dict[str, Any] = _speed(lane, base, seen)
+    if kinds := seen.kinds():
+        own = {kind: seen.own(lane.name, kind) for kind in kinds}
+        entry["kinds"] = {kind: own[kind] | {"paired": seen.against(lane.name, kind)} for kind in kinds}
     if lane.memory and base.memory:
         ours, theirs = (m["weights_bytes"] + m["kv_bytes"] for m in (lane.memory, base.memory))
         entry["memory"] = {"ratio": theirs / ours, "bytes": ours, "baseline_bytes": theirs}
         if lane.memory["peak_bytes"] and base.memory["peak_bytes"]:
             entry["peak_ratio"] = base.memory["peak_bytes"] / lane.memory["peak_bytes"]
-    for key, agreement, scores in (("kld", "top1", lane.decode), ("kld_prefill", "top1_prefill", lane.prefill)):
-        if scores.kld:
-            entry[key] = _kld(scores)
-            entry[agreement] = scores.agreement
-    if lane.perplexity.get("sums") and base.perplexity.get("sums"):
-        entry["perplexity"] = _perplexity(lane, base)
-    if lane.answers and base.answers:
-        entry["answers"] = _answers(lane, base)
-    first = view.divergence(lane)
-    entry["first_divergence"] = first
-    entry["identical_tokens"] = min(len(lane.ids), len(base.ids)) if first is None else first
-    if lane.rouge_l is not None:
-        entry["rouge_l"] = lane.rouge_l
-    return entry
+    return entry | quality_against(view, lane, base)
 
 
-def _speed(lane: LaneView, base: LaneView) -> dict[str, Any]:
-    pairs = list(zip(requests_of(lane), requests_of(base), strict=False))
-    if not pairs:
-        ours, theirs = lane.tokens_per_s, base.tokens_per_s
-        return {"speed": {"ratio": ours / theirs, "pairs": 0}} if ours and theirs else {}
-    speed = paired_ratio([b.tpot_s for _, b in pairs], [v.tpot_s for v, _ in pairs])
-    ttft = paired_ratio([b.ttft_s for _, b in pairs], [v.ttft_s for v, _ in pairs])
-    return {"speed": speed.as_dict(), "ttft_ratio": ttft.as_dict()}
-
-
-def _kld(scores: Scores) -> dict[str, Any]:
-    return percentiles(scores.kld) | {"tokens": len(scores.kld)}
-
-
-def _perplexity(lane: LaneView, base: LaneView) -> dict[str, Any]:
-    """Perplexities and their ratio, with an interval over the windows that both have read."""
-    ours, theirs = lane.perplexity, base.perplexity
-    gaps = [
-        a / n - b / n
-        for a, b, n in zip(ours["sums"], theirs["sums"], ours["counts"], strict=False)  # nats a token, a window each
-    ]
-    ratio = ours["value"] / theirs["value"]
-    entry = {"value": ours["value"], "baseline": theirs["value"], "ratio": ratio, "protocol": ours["protocol"]}
-    if len(gaps) > 1:
-        _, low, high = mean_interval(gaps)
-        entry |= {"low": math.exp(low), "high": math.exp(high), "within_noise": low <= 0 <= high}
-    return entry
-
-
-def _answers(lane: LaneView, base: LaneView) -> dict[str, Any]:
-    p = changed_answers_p(base.answers["marks"], lane.answers["marks"])
-    return {
-        "right": lane.answers["right"],
-        "asked": lane.answers["asked"],
-        "share": lane.answers["right"] / lane.answers["asked"],
-        "baseline_share": base.answers["right"] / base.answers["asked"],
-        "by_kind": lane.answers["by_kind"],
-        "p": p,
-        "within_noise": p > 0.05,
-    }
+def _speed(lane: LaneView, base: LaneView, seen: Measured) -> dict[str, Any]:
+    paired = seen.against(lane.name)
+    if "tpot_s" in paired:
+        return {"speed": paired["tpot_s"], "ttft_ratio": paired["ttft_s"], "paired": paired}
+    ours, theirs = lane.tokens_per_s, base.tokens_per_s
+    return {"speed": {"ratio": ours / theirs, "pairs": 0}} if ours and theirs else {}

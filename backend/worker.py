@@ -1,7 +1,7 @@
 """The worker: claims jobs, runs them, writes the journal. Loads no model itself.
 
-`python -m backend.worker` runs until it is told to stop. Races go one at a time, in the order in which they were
-asked for; fetching a model goes on beside them in a thread of its own.
+`python -m backend.worker` runs until it is told to stop. Races and inspections go one at a time, in the order in which
+they were asked for; fetching a model goes on beside them in a thread of its own.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from backend.catalog import model_facts, resolve
 from backend.executors.local import LocalExecutor
 from backend.forecast import check_memory
 from backend.gemma import fetch
-from backend.journal import Job, Journal, JournalFull
+from backend.idle import IdleMeasurement
+from backend.inspecting import Inspectway
+from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
+from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
 from backend.watch import Cancelled
 
@@ -45,6 +48,7 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
         self.stopping = threading.Event()
         self.executor = LocalExecutor()
+        self.idle = IdleMeasurement(journal, self.executor, self.beat)
         self._beaten = 0.0
 
     def beat(self) -> None:
@@ -75,10 +79,13 @@ class Worker:
     def _take_turn(self) -> None:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
-        job = self.journal.claim(self.name, "race")
+        job = self.journal.claim(self.name, *IN_TURN)
         if job:
-            end_well(self.journal, job, partial(self._race, job), self.stopping)
+            work = self._race if job.kind == "race" else self._inspect
+            end_well(self.journal, job, partial(work, job), self.stopping)
+            self.idle.busy()
         else:
+            self.idle.rest()
             self.stopping.wait(IDLE_S)
 
     def _race(self, job: Job) -> dict[str, float]:
@@ -86,6 +93,13 @@ class Worker:
         _check(race)
         with Raceway(self.journal, job.id, race, self.executor, self.beat).running() as way:
             run_phases(way)
+            return {"wall_s": way.wall_s}
+
+    def _inspect(self, job: Job) -> dict[str, float]:
+        asked = Inspection.read(job.spec)
+        _check(asked.race)
+        with Inspectway(self.journal, job.id, asked, self.executor, self.beat).running() as way:
+            way.run()
             return {"wall_s": way.wall_s}
 
     def _fetch_models(self) -> None:

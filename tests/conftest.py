@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def gemma_folder() -> Path:
 def _skip(reason: str) -> Any:
     _no_gemma.append(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def skip_real() -> Callable[[str], None]:
+    """Skips a test of the real model, and has the reason said in the last lines of the run."""
+    return _skip
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from backend.metrics import (
     mean_interval,
     paired_ratio,
     percentiles,
+    repetition_rate,
+    share_interval,
 )
 
 positive = st.floats(0.01, 100.0)
@@ -95,3 +97,26 @@ def test_mean_interval_is_students():
 def test_cost_and_percentiles_by_hand():
     assert cost_per_million(100.0, 3.6) == pytest.approx(10.0)  # a million tokens take 10,000 s
     assert percentiles([1.0, 2.0, 3.0])["p50"] == 2.0
+
+
+@given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 5))
+def test_repetition_is_the_share_of_grams_that_stood_before(ids, n):
+    rate = repetition_rate(ids, n)
+    grams = [tuple(ids[at : at + n]) for at in range(max(0, len(ids) - n + 1))]
+    if len(grams) < 2:
+        assert rate is None
+        return
+    assert rate == pytest.approx(sum(gram in grams[:at] for at, gram in enumerate(grams)) / len(grams))
+    assert repetition_rate([token + 100 for token in ids], n) == rate  # whatever the tokens are called
+
+
+def test_repetition_by_hand():
+    assert repetition_rate([1, 2, 3, 4, 5, 6]) == 0
+    assert repetition_rate([7] * 11) == pytest.approx(7 / 8)
+    assert repetition_rate([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
+
+
+def test_wilsons_interval_of_a_share():
+    low, high = share_interval(81, 100)
+    assert (low, high) == (pytest.approx(0.7222, abs=1e-3), pytest.approx(0.8749, abs=1e-3))
+    assert share_interval(5, 5)[1] == pytest.approx(1)

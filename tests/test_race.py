@@ -89,9 +89,16 @@ def test_a_race_shows_everything_and_keeps_it(bench, tiny_folder, tiny_draft_fol
     assert base.perplexity["value"] > 1
     assert base.perplexity["protocol"]["context"] == 256
     assert eight.receipt["effects"][0]["took_effect"] is True
+    assert len(eight.decode.top5) == 24
+    assert eight.worst["decode"][0]["kld"] == max(eight.decode.kld)
+    assert eight.worst["prefill"][0]["kld"] == max(eight.prefill.kld)
+    assert not base.worst
+    assert eight.cloze["total"] == len(base.cloze["marks"]) == QUICK["questions"]
     verdict = view.verdict["lanes"]
     assert verdict["A"]["speed"]["low"] <= verdict["A"]["speed"]["ratio"] <= verdict["A"]["speed"]["high"]
     assert verdict["B"]["identical_tokens"] == 24
+    assert verdict["B"]["alarm"]["raised"] is False  # lossless
+    assert "cloze" in verdict["A"]
     assert verdict["B"]["rouge_l"] == pytest.approx(1.0)
     assert view.opened["versions"]["torch"]
     replayed = RaceView().apply_all(bench.journal.events(job))

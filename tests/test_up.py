@@ -17,10 +17,20 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backend.journal import Journal
 from backend.up import answers, is_free
+from tests.viewer import Viewer
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 90.0
+STOP_S = 8.0
+LONG_RACE = {
+    "model": "storyteller",
+    "prompt": "Once there was a lantern in the harbor.",
+    "max_new_tokens": 480,
+    "stop_at_end": False,
+    "variants": [{"switches": {"int8_weight_only": {}}}],
+}
 
 
 def free_port() -> int:
@@ -118,6 +128,25 @@ def test_even_a_killed_supervisor_leaves_nobody(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "up.json").read_text())["pid"] == up.pid
         with running(tmp_path, port) as second:  # the folder of a killed one is free again
             assert json.loads((tmp_path / "up.json").read_text())["pid"] == second.pid
+
+
+def test_ctrl_c_in_mid_race_with_pages_open_ends_everything_in_time(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, port) as up, Journal(tmp_path / "journal.sqlite") as journal:
+        job = journal.submit("race", LONG_RACE)
+        with Viewer(port, job) as first, Viewer(port, job) as second:
+            wait_for(lambda: any(first.ids().values()) and any(second.ids().values()))
+            everybody = family(up)
+            assert len(everybody) >= 5  # the pages, the worker, its fork server, and two lanes
+            began = time.monotonic()
+            up.send_signal(signal.SIGINT)
+            up.communicate(timeout=PATIENCE_S)
+            assert time.monotonic() - began < STOP_S
+        assert up.returncode == 0
+        wait_for(lambda: gone(everybody), 2)
+        assert is_free(port)
+        assert journal.job(job).state == "cancelled"
+        assert journal.last(job, "tokens") is not None
 
 
 def test_a_taken_port_is_said_with_the_way_out(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ def events(*rows):
     return view
 
 
-def request(step_s, start_s=0.5, tokens=11):
+def request(step_s, start_s=0.5, tokens=11, number=1):
     times = [start_s + step_s * i for i in range(tokens)]
-    return {"emitted_s": times, "ttft_s": start_s, "output_tokens": tokens, "round": 1, "order": 0}
+    return {"emitted_s": times, "ttft_s": start_s, "output_tokens": tokens, "round": number, "order": 0}
 
 
 def memory(weights, kv):
@@ -32,7 +32,7 @@ def finished():
     rows = [("opened", None, {"lanes": {"base": "unchanged", "A": "int8 weights"}})]
     for name, step, size in (("base", 0.02, 400), ("A", 0.01, 100)):
         rows.append(("memory", name, memory(size, 100)))
-        rows += [("request", name, request(step * (1 + 0.001 * i))) for i in range(8)]
+        rows += [("request", name, request(step * (1 + 0.001 * i), number=i)) for i in range(8)]
         tokens = [1, 2, 3, 4] if name == "base" else [1, 2, 9, 4]
         rows.append(
             (
@@ -105,3 +105,47 @@ def test_perplexity_ratio_has_an_interval_over_windows(finished):
     entry = build_verdict(finished, RACE)["lanes"]["A"]["perplexity"]
     assert entry["low"] < 1.02 < entry["high"] * 1.02
     assert entry["within_noise"] is False
+
+
+def test_quality_beside_the_baseline_by_hand(finished):
+    for name, right in (("base", 6), ("A", 5)):
+        marks = [1] * right + [0] * (8 - right)
+        finished.lanes[name].cloze = {"marks": marks, "right": right, "asked": 8, "protocol": "last word"}
+    finished.lanes["A"].decode.top5 = [1.0, 0.6]
+    lane = build_verdict(finished, RACE)["lanes"]["A"]
+    assert lane["cloze"]["share"] == 5 / 8
+    assert lane["cloze"]["baseline_share"] == 6 / 8
+    assert lane["cloze"]["p"] == 1.0  # one item changed: McNemar has nothing to say
+    assert lane["cloze"]["within_noise"] is True
+    assert lane["top5"] == pytest.approx(0.8)
+    assert lane["top1_range"]["low"] < 0.5 < lane["top1_range"]["high"]
+    assert lane["kld"]["low"] == 0.0  # two tokens: the interval is wide, and no divergence is negative
+    assert "low" not in lane["kld_prefill"]  # one token has no interval
+    assert "repetition" not in lane  # four tokens are one 4-gram
+
+
+def test_an_alarm_stands_in_the_verdict_of_variants_alone(finished):
+    verdict = build_verdict(finished, RACE)["lanes"]
+    assert verdict["A"]["alarm"]["raised"] is True
+    assert [fall["metric"] for fall in verdict["A"]["alarm"]["fell"]] == ["answers"]
+    assert "alarm" not in verdict["base"]
+    finished.lanes["A"].failure = {"cause": "killed"}
+    assert "alarm" not in build_verdict(finished, RACE)["lanes"]["A"]
+
+
+def test_a_budget_is_judged_where_one_was_set(finished):
+    assert "budget" not in build_verdict(finished, RACE)["lanes"]["A"]
+    race = Race.read(RACE.model_dump(mode="json") | {"budget": {"kld": 0.1}})
+    budget = build_verdict(finished, race)["lanes"]["A"]["budget"]
+    assert budget["verdict"] == "fail"
+    assert [check["passes"] for check in budget["checks"]] == [True, False]  # .05 in decode, .6 in prefill
+
+
+def test_repetition_and_length_are_said_of_every_lane(finished):
+    base = finished.lanes["base"]
+    base.ids = [1, 2, 3, 4, 1, 2, 3, 4]
+    race = Race.read(RACE.model_dump(mode="json") | {"max_new_tokens": 16, "stop_at_end": True})
+    entry = build_verdict(finished, race)["lanes"]["base"]
+    assert entry["repetition"] == pytest.approx(1 / 5)
+    assert entry["length"] == 8
+    assert "length" not in build_verdict(finished, RACE)["lanes"]["base"]  # this race does not stop there

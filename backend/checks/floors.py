@@ -17,7 +17,9 @@ FLOORS = {
     "backend.__main__": 9,
     "backend.checks": 9,
     "backend.cli_race": 9,
+    "backend.cli_table": 9,
     "backend.cli_models": 9,
+    "backend.cli_forecast": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -25,6 +27,10 @@ FLOORS = {
     "backend.ui": 7,
     "backend.worker": 6,
     "backend.phases": 6,
+    "backend.scoring": 6,
+    "backend.measurement": 6,
+    "backend.inspecting": 6,
+    "backend.idle": 6,
     "backend.raceway": 6,
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
@@ -37,9 +43,16 @@ FLOORS = {
 PAGE_SIDE = (
     *("app", "pages", "backend.ui", "backend.recipe", "backend.journal", "backend.journal_file", "backend.replay"),
     *("backend.forecast", "backend.catalog", "backend.metrics", "backend.verdict"),
+    *("backend.quality", "backend.alarm", "backend.budget"),
+    *("backend.measured", "backend.warmup", "backend.suspicion"),
+    *("backend.inspection", "backend.roofline", "backend.traces"),
+    *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
-FREE_OF_TORCH = (*PAGE_SIDE, "backend.up", "backend.cli_models", "backend.cli_race")
-STARTS_WITHOUT_TORCH = ("backend.worker", "backend.phases", "backend.raceway", "backend.executors.local")
+FREE_OF_TORCH = (*PAGE_SIDE, "backend.up", "backend.cli_models", "backend.cli_race", "backend.cli_forecast")
+STARTS_WITHOUT_TORCH = (
+    *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
+    *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle"),
+)
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")
 BEHIND_THE_JOURNAL = ("backend.worker", "backend.executors", "backend.lane", "backend.engine", "backend.techniques")
 TECHNIQUE_MAY = ("backend.techniques.base", "backend.techniques.registry", "backend.recipe")

@@ -8,12 +8,15 @@ from typing import Any
 
 import evaluate
 
-from backend.engine.quality import first_choice
+from backend.cloze import Cloze
+from backend.engine.quality import finds, first_choice
+from backend.engine.text import encode
 from backend.storyteller.stories import END, exam
 from backend.techniques.base import Subject
 
 _FOLDER = Path(__file__).resolve().parents[1] / "evaluations"
 EXAM_SEED = 5000
+LONGEST_PASSAGE = 512  # tokens; tokenizers with few words need several for one
 
 
 @cache
@@ -43,6 +46,17 @@ def answer_questions(subject: Subject, count: int) -> dict[str, Any]:
         "by_kind": result["by_kind"],
         "protocol": f"exact match, {count} held-out stories, one greedy token each",
     }
+
+
+def finds_last_word(subject: Subject, item: Cloze) -> bool:
+    """Whether the model, greedily, writes all tokens of the last word after its passage."""
+    whole, before = (encode(subject, text) for text in (f"{item.passage} {item.word}", item.passage))
+    pairs = enumerate(zip(whole, before, strict=False))
+    start = next((place for place, (ours, theirs) in pairs if ours != theirs), min(len(whole), len(before)))
+    if start == len(whole):
+        return False  # the tokenizer has nothing for the word
+    most = min(LONGEST_PASSAGE, subject.facts.context) - (len(whole) - start)
+    return finds(subject, whole[:start][-max(1, most) :], whole[start:])
 
 
 def text_overlap(reference: str, text: str) -> float:

@@ -1,70 +1,172 @@
-"""Where one step's time goes, as far as the race's one sentence needs it: measured off the clock with hooks."""
+"""Where one step's time goes, measured off the clock: by part, by layer, and beside what the machine could do.
+
+    {"decode": {"parts": {part: s}, "linear": {part: s of it in layers that multiply by a matrix},
+                "calls": {part: operator calls}, "linear_calls": int, "layers": [s],
+                "step_s", "hooked_step_s",          a step's median without hooks, and the parts' sum
+                "weights_bytes", "head_bytes", "kv_bytes"     what a step must read, from the tensors themselves
+                "flops"},
+     "prefill": {the same; "tokens"},
+     "bandwidth_bytes_per_s", "flops_per_s", "call_s"}        this machine's, see engine/yardstick.py
+
+A compiled forward has no modules left to hook: its time is the part 'compiled'. On an asynchronous device nothing is
+told, since every part would have to be waited for.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from transformers import Cache, DynamicCache
 
 from backend.engine.decode import Decoder
+from backend.engine.partclock import CountCalls, PartClock, Place
+from backend.engine.yardstick import call_cost, peak_flops, read_bandwidth
 from backend.recipe.race import Sampling
-from backend.techniques.base import Subject
+from backend.techniques.base import DecodePlan, Subject
+from backend.techniques.quantize.counting import layer_bytes
+from backend.techniques.quantize.layers import linear_like
 
 STEPS = 12
-
-
-def _plain(subject: Subject) -> Subject:
-    return replace(subject, plan=replace(subject.plan, proposer=None))
-
-
-def _step_times(subject: Subject, prompt: list[int]) -> list[float]:
-    decoder = Decoder(_plain(subject), Sampling(), seed=1)
-    decoder.start(prompt, room=STEPS + 3)
-    times = []
-    for _ in range(STEPS + 2):
-        started = time.perf_counter()
-        decoder.step()
-        times.append(time.perf_counter() - started)
-    return times[2:]
+PREFILL_S = 1.0  # prefill is repeated at most three times, while it takes no longer than this
 
 
 def plain_step_s(subject: Subject, prompt: list[int]) -> float:
     """Median seconds of a one-token step without the proposer."""
-    return statistics.median(_step_times(subject, prompt))
+    decoder = _decoder(subject, prompt)
+    return statistics.median(_time(decoder.step) for _ in range(STEPS + 2))
 
 
-def linear_share(subject: Subject, prompt: list[int]) -> float | None:
-    """Share of a one-token step spent in layers that multiply by a weight matrix; None where it cannot be seen.
+def breakdown(subject: Subject, prompt: list[int]) -> dict[str, Any]:
+    """Everything above, or nothing on a device that computes asynchronously."""
+    if subject.device.type != "cpu":
+        return {}
+    decode, prefill = decode_parts(subject, prompt), prefill_parts(subject, prompt)
+    dtype = subject.model.get_input_embeddings().weight.dtype
+    return {
+        "decode": decode,
+        "prefill": prefill,
+        "bandwidth_bytes_per_s": read_bandwidth(decode["weights_bytes"]),
+        "flops_per_s": peak_flops(dtype, max(16, min(512, len(prompt)))),
+        "call_s": call_cost(),
+    }
 
-    Hooks around each such layer read the clock, which costs about a microsecond a layer; a compiled forward has no
-    layers left to hook, and an asynchronous device would have to be stopped at each.
-    """
-    if subject.plan.forward is not None or subject.device.type != "cpu":
-        return None
-    spent = [0.0]
-    began = [0.0]
 
-    def before(_: nn.Module, __: Any) -> None:
-        began[0] = time.perf_counter()
+def decode_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
+    """One-token steps after the prompt, without a proposer."""
+    clock = PartClock()
+    plain = _watched(subject, clock)
+    decoder = _decoder(plain, prompt)
+    free = [_time(decoder.step) for _ in range(STEPS)]
+    with clock.hooked(subject):
+        hooked = [_told(clock, decoder.step) for _ in range(STEPS)]
+        _count(clock, decoder.step)
+    free += [_time(decoder.step) for _ in range(STEPS)]
+    return _told_of(free, hooked, clock) | _must(subject, 1) | {"kv_bytes": decoder.kv_bytes}
 
-    def after(_: nn.Module, __: Any, ___: Any) -> None:
-        spent[0] += time.perf_counter() - began[0]
 
-    handles = []
-    for module in subject.model.modules():
-        if hasattr(module, "in_features") and not list(module.children()):
-            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        decoder = Decoder(_plain(subject), Sampling(), seed=1)
-        decoder.start(prompt, room=STEPS)
-        spent[0] = 0.0
-        started = time.perf_counter()
-        for _ in range(STEPS):
-            decoder.step()
-        return spent[0] / (time.perf_counter() - started)
-    finally:
-        for handle in handles:
-            handle.remove()
+def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
+    """The prompt in one call."""
+    clock = PartClock()
+    plain = _watched(subject, clock)
+    decoder = Decoder(plain, Sampling(), seed=1)
+
+    def read() -> object:
+        return decoder.start(prompt, room=1)
+
+    free, hooked = [_time(read)], []
+    with clock.hooked(subject):
+        while not hooked or (len(hooked) < 3 and sum(sum(one.values()) for one in hooked) < PREFILL_S):
+            hooked.append(_told(clock, read))
+        _count(clock, read)
+    while len(free) <= len(hooked):
+        free.append(_time(read))
+    told = _told_of(free[1:], hooked, clock) | _must(subject, len(prompt))
+    return told | {"kv_bytes": decoder.kv_bytes, "tokens": len(prompt)}
+
+
+def _decoder(subject: Subject, prompt: list[int]) -> Decoder:
+    """One that has read the prompt and has run a few steps."""
+    decoder = Decoder(replace(subject, plan=replace(subject.plan, proposer=None)), Sampling(), seed=1)
+    decoder.start(prompt, room=3 * STEPS + 4)
+    for _ in range(3):
+        decoder.step()
+    return decoder
+
+
+def _watched(subject: Subject, clock: PartClock) -> Subject:
+    """The same subject whose caches and compiled forward tell a clock when they work; no proposer."""
+    plan = subject.plan
+
+    def make_cache(total: int) -> Cache:
+        made = plan.make_cache(total) if plan.make_cache else DynamicCache(config=subject.model.config)
+        return clock.watch_cache(made)
+
+    forward = clock.timed(plan.forward, Place("compiled", False, None)) if plan.forward else None
+    watched = DecodePlan(make_cache=make_cache, forward=forward, threads=plan.threads)
+    return replace(subject, plan=watched)
+
+
+def _time(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _told(clock: PartClock, work: Callable[[], object]) -> Counter[Place]:
+    clock.start()
+    work()
+    return clock.stop()
+
+
+def _count(clock: PartClock, work: Callable[[], object]) -> None:
+    """Count operator calls in a run that is not timed. A compiled forward is left uncounted: it would be traced anew."""
+    clock.start()
+    with CountCalls(clock):
+        work()
+
+
+def _told_of(free: list[float], hooked: list[Counter[Place]], clock: PartClock) -> dict[str, Any]:
+    """Means over the middle half of the hooked runs, so that the parts still sum to the whole."""
+    ranked = sorted(hooked, key=lambda one: sum(one.values()))
+    middle = ranked[len(ranked) // 4 : max(len(ranked) // 4 + 1, 3 * len(ranked) // 4)]
+    parts: Counter[str] = Counter()
+    linear: Counter[str] = Counter()
+    layers: Counter[int] = Counter()
+    for run in middle:
+        for place, spent in run.items():
+            parts[place.part] += spent / len(middle)  # type: ignore[assignment]
+            if place.linear:
+                linear[place.part] += spent / len(middle)  # type: ignore[assignment]
+            if place.layer is not None:
+                layers[place.layer] += spent / len(middle)  # type: ignore[assignment]
+    calls: Counter[str] = Counter()
+    for place, count in clock.calls.items():
+        calls[place.part] += count
+    return {
+        "parts": dict(parts),
+        "linear": dict(linear),
+        "calls": dict(calls),
+        "linear_calls": sum(count for place, count in clock.calls.items() if place.linear),
+        "layers": [layers[number] for number in sorted(layers)],
+        "step_s": statistics.median(free),
+        "hooked_step_s": sum(parts.values()),
+    }
+
+
+def _must(subject: Subject, tokens: int) -> dict[str, Any]:
+    """Bytes that one call must read of the matrices, and floating-point operations that it must do with them."""
+    head = subject.model.get_output_embeddings()
+    matrices = [layer for layer in linear_like(subject.model).values() if layer is not head]
+    flops = 2 * tokens * sum(_numbers(layer) for layer in matrices) + 2 * _numbers(head)  # the head reads one token
+    head_bytes = layer_bytes(head) if head is not None else 0
+    return {"weights_bytes": layer_bytes(*matrices) + head_bytes, "head_bytes": head_bytes, "flops": flops}
+
+
+def _numbers(layer: nn.Module | None) -> int:
+    return int(getattr(layer, "in_features", 0)) * int(getattr(layer, "out_features", 0))

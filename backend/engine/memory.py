@@ -34,10 +34,14 @@ class MemoryMeter:
         if _CLEAR.exists():
             _CLEAR.write_text("5")
 
+    @property
+    def peak_bytes(self) -> int:
+        """The peak since `start_peak`, above the level before the model."""
+        return max(0, (_high_water() or self._process.memory_info().rss) - self.before)
+
     def note_peak(self, uncounted: int = 0) -> int:
         """Take the peak since `start_peak` into account, less `uncounted` bytes; returns the highest of all."""
-        peak = _high_water() or self._process.memory_info().rss
-        self._highest = max(self._highest, peak - self.before - uncounted)
+        self._highest = max(self._highest, self.peak_bytes - uncounted)
         return self._highest
 
 

@@ -10,28 +10,45 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Cache, DynamicCache
 
+from backend.engine.worst import Row, Worst
 from backend.techniques.base import Subject, cache_bytes
 
+TOP = 5
 PROMPT_BUDGET_BYTES = 256 * 2**20  # logits of the prompt that a lane may hold for scoring
 
 
-def compare(base: Tensor, logits: Tensor, tokens: list[int]) -> dict[str, list[float]]:
+def compare(base: Tensor, logits: Tensor, tokens: list[int], worst: Worst | None = None) -> dict[str, list[float]]:
     """Score rows of a variant's raw logits against the baseline's log-probabilities.
 
     Args:
         base: (n, V) float32 log-probabilities of the baseline.
         logits: (n, V) raw logits of the variant at the same places.
-        tokens: the n tokens that the baseline emitted there.
+        tokens: the n tokens that the scored text has there.
+        worst: keeps the places with the highest KLD.
     Returns:
-        `kld` KL(base || variant) in nats, `top1` 1 where both rank the same token first, `delta_logp` the variant's
-        log-probability of the token less the baseline's.
+        `kld` KL(base || variant) in nats, `top1` 1 where both rank the same token first, `top5` the share of the
+        baseline's five likeliest tokens that are among the variant's five, `delta_logp` the variant's log-probability
+        of the token less the baseline's.
     """
     ours = torch.log_softmax(logits.float().cpu(), dim=-1)
-    kld = (base.exp() * (base - ours)).sum(-1).clamp_min(0)  # (n,)
+    kld = (base.exp() * (base - ours)).sum(-1).clamp_min(0).tolist()  # (n,)
     chosen = torch.tensor(tokens)[:, None]
-    delta = (ours.gather(1, chosen) - base.gather(1, chosen))[:, 0]
+    ours_of, base_of = ours.gather(1, chosen)[:, 0], base.gather(1, chosen)[:, 0]  # (n,)
     same = base.argmax(-1) == ours.argmax(-1)
-    return {"kld": kld.tolist(), "top1": same.int().tolist(), "delta_logp": delta.tolist()}
+    ours_top, base_top = likeliest(ours), likeliest(base)
+    shared = (ours_top[1][:, :, None] == base_top[1][:, None, :]).sum((1, 2)) / ours_top[1].shape[1]  # (n,)
+    if worst is not None:
+        for n, token in enumerate(tokens):
+            base_five, ours_five = ((values[n], ids[n]) for values, ids in (base_top, ours_top))
+            worst.note(token, Row(kld[n], base_of[n], ours_of[n], base_five, ours_five))
+    delta = ours_of - base_of
+    return {"kld": kld, "top1": same.int().tolist(), "top5": shared.tolist(), "delta_logp": delta.tolist()}
+
+
+def likeliest(logps: Tensor) -> tuple[Tensor, Tensor]:
+    """The five likeliest tokens of each row of (n, V): log-probabilities and tokens, (n, 5) each, the best first."""
+    values, tokens = logps.topk(min(TOP, logps.shape[-1]))
+    return values, tokens
 
 
 class Shadow:
@@ -54,16 +71,16 @@ class Shadow:
         """Bytes of the second cache, which are not the variant's own memory."""
         return cache_bytes(self.cache)
 
-    def score(self, base: Tensor, tokens: list[int]) -> dict[str, list[float]]:
+    def score(self, base: Tensor, tokens: list[int], worst: Worst | None = None) -> dict[str, list[float]]:
         """Score the baseline's next tokens; `base` (n, V) are its log-probabilities at their places."""
-        scores: dict[str, list[float]] = {"kld": [], "top1": [], "delta_logp": []}
+        scores: dict[str, list[float]] = {"kld": [], "top1": [], "top5": [], "delta_logp": []}
         for start in range(0, len(tokens), self._width):
             part = tokens[start : start + self._width]
             # A call on `part` gives what follows each of its tokens; what its first token should be stands pending.
             fed = self._call(part)
             logits = torch.cat([self._pending, fed[:-1]]) if self._pending is not None else fed
             self._pending = fed[-1:]
-            for key, values in compare(base[start : start + len(part)], logits, part).items():
+            for key, values in compare(base[start : start + len(part)], logits, part, worst).items():
                 scores[key] += values
         return scores
 
@@ -115,6 +132,17 @@ def first_choice(subject: Subject, ids: list[int]) -> int:
     """The most likely next token."""
     inputs = torch.tensor([ids], device=subject.device)
     return int(subject.model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits[0, -1].argmax())
+
+
+@torch.inference_mode()
+def finds(subject: Subject, ids: list[int], wanted: list[int]) -> bool:
+    """Whether the model, choosing the most likely token each time, goes on from `ids` with all tokens of `wanted`.
+
+    One call over both: each of the wanted tokens is judged after those before it, as greedy decoding would.
+    """
+    inputs = torch.tensor([ids + wanted[:-1]], device=subject.device)
+    logits = subject.model(input_ids=inputs, use_cache=False, logits_to_keep=len(wanted)).logits[0]  # (n, V)
+    return bool(logits.argmax(-1).tolist() == wanted)
 
 
 def protocol(source: str, tokens: int) -> dict[str, Any]:

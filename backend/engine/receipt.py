@@ -1,67 +1,81 @@
-"""The receipt: what is true of a live model, read back from it and never echoed from the request."""
+"""The receipt: what is true of a live model and its run, read back from them and never echoed from the request."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
+from backend.engine.headcount import head_counts
+from backend.engine.held import families
+from backend.engine.kvgrowth import kv_growth
 from backend.recipe.recipe import Recipe
-from backend.techniques.base import Effect, Subject
-from backend.techniques.quantize.counting import weight_bytes
-from backend.techniques.quantize.layers import linear_like
+from backend.techniques.base import Effect, Run, Subject
 from backend.techniques.registry import read_back
 
 
 def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
-    """Plain data: layers, bytes, heads, device, threads, and the effect of every switch of the recipe."""
-    model, config = subject.model, subject.model.config
+    """Plain data. Costs a few short calls of the model, so it is read off every clock.
+
+    Keys:
+        `families` [class, format, count, weights, bytes, sparsity], `weights_bytes`, `bits_per_weight`, `sparsity`
+        with `sparsity_of` (weights whose zeros could be counted); `layers`, `heads`, `kv_heads` and `head_dim`, one
+        number or a list by layer; `kv_bytes_per_token` and `kv_layers` (see kvgrowth.py); `device`, `places`,
+        `threads`; `attention`, the configured one, and `run`, what was seen to run (see `Run`), None where nothing
+        was run; `compiled` with its mode, graphs and breaks; `effects`, one a switch.
+    """
+    model = subject.model
+    growth = kv_growth(subject)
+    heads = head_counts(model, growth.pop("kv_heads_cached"), growth["head_dim"])
     effects: list[Effect] = [read_back(subject, switch) for switch in recipe.pipeline]
-    classes = Counter(_class(m) for m in model.modules() if _computes(m))
-    dtypes = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters())
-    held, numbers = weight_bytes(model), held_weights(model)
     return {
+        **_weights(model),
+        **growth,
+        "layers": len(growth["head_dim"]) or None,
+        "heads": alike(heads["heads"]),
+        "kv_heads": alike(heads["kv_heads"]),
+        "head_dim": alike(growth["head_dim"]),
         "device": str(subject.device),
+        "places": dict(Counter(str(tensor.device) for tensor in chain(model.parameters(), model.buffers()))),
         "threads": torch.get_num_threads(),
-        "layers": getattr(config, "num_hidden_layers", None),
-        "heads": getattr(config, "num_attention_heads", None),
-        "kv_heads": getattr(config, "num_key_value_heads", None),
-        "head_dim": getattr(config, "head_dim", None),
-        "layer_classes": dict(classes),
-        "parameter_dtypes": dict(dtypes),
-        "weights_bytes": held,
-        "bits_per_weight": round(8 * held / numbers, 3) if numbers else None,
-        "attention": config._attn_implementation,
-        "cache": "DynamicCache" if subject.plan.make_cache is None else type(subject.plan.make_cache(32)).__name__,
-        "compiled": subject.plan.forward is not None,
+        "attention": model.config._attn_implementation,
+        "run": _run(subject.run),
+        "compiled": _compiled(effects),
         "effects": [effect.as_dict() for effect in effects],
     }
 
 
-def _computes(module: nn.Module) -> bool:
-    """Modules that hold weights of their own; packed layers of torch.ao show no tensor, only their widths."""
-    if hasattr(module, "in_features"):
-        return True
-    return not list(module.children()) and bool(list(module.parameters()) or list(module.buffers()))
+def alike(values: list[int] | None) -> int | list[int] | None:
+    """One number where all layers agree, else the list by layer."""
+    return values[0] if values and len(set(values)) == 1 else values or None
 
 
-def _class(module: nn.Module) -> str:
-    """The class's name as it calls itself: torch.ao's packed layers are classes called Linear, too."""
-    return module._get_name()
+def _weights(model: PreTrainedModel) -> dict[str, Any]:
+    found = families(model)
+    held, weights = sum(family.bytes for family in found), sum(family.weights for family in found)
+    looked_at = sum(family.looked_at for family in found)
+    return {
+        "families": [family.as_dict() for family in found],
+        "weights": weights,
+        "weights_bytes": held,
+        "bits_per_weight": round(8 * held / weights, 3) if weights else None,
+        "sparsity": sum(family.zeros for family in found) / looked_at if looked_at else None,
+        "sparsity_of": looked_at,
+    }
 
 
-def held_weights(model: nn.Module) -> int:
-    """Number of weights: plain parameters, each storage once, and the matrices of packed layers."""
-    plain = {p.untyped_storage().data_ptr(): p.numel() for p in model.parameters() if p.dtype.is_floating_point}
-    packed = 0
-    for layer in linear_like(model).values():
-        weight = getattr(layer, "weight", None)
-        shown = isinstance(weight, nn.Parameter) and weight.untyped_storage().data_ptr() in plain
-        packed += 0 if shown else _size(layer)
-    return sum(plain.values()) + packed
+def _run(run: Run | None) -> dict[str, Any] | None:
+    """The run as plain data, its layers of one sort folded together."""
+    if run is None:
+        return None
+    layers = Counter(run.cache_layers)
+    return asdict(run) | {"cache_layers": dict(layers), "slots": alike(list(run.slots))}
 
 
-def _size(layer: nn.Module) -> int:
-    return int(getattr(layer, "in_features", 0)) * int(getattr(layer, "out_features", 0))
+def _compiled(effects: list[Effect]) -> dict[str, Any] | None:
+    """What the compiler's counters say, None where nothing was compiled."""
+    return next((effect.facts for effect in effects if effect.kind == "compile" and effect.took_effect), None)

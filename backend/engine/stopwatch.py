@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from backend.engine.breakdown import linear_share, plain_step_s
+from backend.engine.asks import Ask, asks
+from backend.engine.breakdown import breakdown, plain_step_s
 from backend.engine.decode import Decoder
+from backend.engine.memory import MemoryMeter
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
@@ -21,9 +23,17 @@ CACHED_BYTES = 256 * 2**20  # about what the last-level cache of a large server 
 class Stopwatch:
     """Measures one lane. Its methods are verbs of the lane."""
 
-    def __init__(self, subject: Subject, race: Race, prompt: list[int]) -> None:
-        self._subject, self._race, self._prompt = subject, race, prompt
+    def __init__(
+        self, subject: Subject, race: Race, prompt: list[int], held_out: list[int], meter: MemoryMeter
+    ) -> None:
+        self._subject, self._race, self._prompt, self._meter = subject, race, prompt, meter
+        self.asks: list[Ask] = asks(subject, race, prompt, held_out)
         self._weights_bytes: int | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest request, its prompt included."""
+        return max(len(ask.ids) + ask.output_tokens(self._race.measure.tokens) for ask in self.asks)
 
     @torch.inference_mode()
     def wake(self) -> None:
@@ -39,23 +49,38 @@ class Stopwatch:
             for _ in range(WAKE_STEPS):
                 self._subject.model(input_ids=token, use_cache=False)
 
-    def request(self, tokens: int) -> dict[str, Any]:
-        """One whole request: when each token was out, in seconds since it began."""
+    def prompt_set(self, tokens: int) -> dict[str, Any]:
+        """What is asked, one entry a prompt, when `tokens` is the usual length of an answer."""
+        return {"prompts": [ask.facts(tokens) for ask in self.asks]}
+
+    def request(self, tokens: int, prompt: int = 0) -> dict[str, Any]:
+        """One whole request: when each token was out, in seconds since it began; the peak of memory, in bytes."""
+        ask = self.asks[prompt]
+        wanted = ask.output_tokens(tokens)
         self.wake()
         decoder = Decoder(self._subject, self._race.sampling, self._race.seed)
         emitted_s: list[float] = []
         gc.collect()  # what other verbs left behind must not be collected on this request's time
+        self._meter.start_peak()
         started = time.perf_counter()
-        decoder.start(self._prompt, room=tokens)
+        decoder.start(ask.ids, room=wanted)
         emitted_s.append(time.perf_counter() - started)
-        while len(emitted_s) < tokens:
+        while len(emitted_s) < wanted:
             count = len(decoder.step())
             emitted_s += [time.perf_counter() - started] * count
-        return {"emitted_s": emitted_s[:tokens], "ttft_s": emitted_s[0], "output_tokens": tokens}
+        return {
+            "prompt": prompt,
+            "kind": ask.kind,
+            "prompt_tokens": len(ask.ids),
+            "output_tokens": wanted,
+            "ttft_s": emitted_s[0],
+            "emitted_s": emitted_s[:wanted],
+            "peak_bytes": self._meter.peak_bytes,
+        }
 
     def breakdown(self) -> dict[str, Any]:
-        """Measured shares: of the linear layers in a step, and a plain step's time where a proposer is on."""
-        facts: dict[str, Any] = {"linear_share": linear_share(self._subject, self._prompt)}
+        """Where a step's time goes, and a plain step's time where a proposer is on."""
+        facts = breakdown(self._subject, self._prompt)
         if self._subject.plan.proposer:
             facts["plain_step_s"] = plain_step_s(self._subject, self._prompt)
         return facts

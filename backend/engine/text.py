@@ -32,6 +32,13 @@ def encode(subject: Subject, text: str) -> list[int]:
     return ids
 
 
+def decode(subject: Subject, ids: list[int]) -> str:
+    """The text of tokens, special ones included; of a shape, which has no tokenizer, their numbers."""
+    if subject.tokenizer is None:
+        return " ".join(map(str, ids))
+    return str(subject.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
 class Pieces:
     """The text of one token after the other. Tokens that hold part of a character only are held back.
 
@@ -40,14 +47,14 @@ class Pieces:
 
     def __init__(self, subject: Subject, prompt: list[int]) -> None:
         """Begin after the prompt's tokens, which are not given out."""
-        self._tokenizer = subject.tokenizer
+        self._subject = subject
         # A token's text depends on what stands before it: a word's first piece begins with a space or does not.
         self._before = list(prompt[-8:])
         self._held: list[int] = []
 
     def add(self, token: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
-        if self._tokenizer is None:
+        if self._subject.tokenizer is None:
             return f"{token} "
         self._held.append(token)
         text = self._text()
@@ -60,15 +67,9 @@ class Pieces:
         return self._release(self._text()) if self._held else ""
 
     def _text(self) -> str:
-        before = self._decode(self._before)
-        return self._decode(self._before + self._held)[len(before) :]
+        before = decode(self._subject, self._before)
+        return decode(self._subject, self._before + self._held)[len(before) :]
 
     def _release(self, text: str) -> str:
         self._before, self._held = self._held, []
         return text
-
-    def _decode(self, ids: list[int]) -> str:
-        if self._tokenizer is None:
-            return ""
-        decoded = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(decoded)

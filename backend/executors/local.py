@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -83,9 +83,10 @@ class LocalLane:
 class LocalExecutor:
     """Starts lanes as processes of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        """`preload` names modules with switches and techniques of one's own, which lanes shall know."""
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["backend.executors.preload"])
+        self._context.set_forkserver_preload([*preload, "backend.executors.preload"])
 
     def prepare(self) -> None:
         """Start the fork server, which imports in the background."""

@@ -26,6 +26,8 @@ class ModelFacts:
     sliding_layers: int = 0  # how many layers slide by themselves
     random_weights: bool = False  # a shape: speed and memory only
     devices: tuple[str, ...] = ("cpu",)  # what this machine has, best first
+    idle_parameters: int = 0  # of experts that a token does not pass through
+    tokenizer_bytes: int = 0  # of the tokenizer's file: what is read from it stays in memory
 
     @property
     def kv_values_per_token(self) -> int:

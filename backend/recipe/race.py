@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from backend.recipe.base import Config, RecipeError
+from backend.recipe.prompts import FIELD, MAX_PROMPT_CHARACTERS, prompt_lines
 from backend.recipe.recipe import Recipe
 
-MAX_PROMPT_CHARACTERS = 200_000
 LANES = ("base", "A", "B", "C")
 
 
@@ -29,9 +29,35 @@ class Measure(Config):
 
     budget_s: float = Field(12.0, ge=0.0, le=3600.0, description="seconds to spend on it; 0 leaves it out")
     width: float = Field(0.02, gt=0.0, le=1.0, description="stop when the interval of every ratio is this narrow")
-    tokens: int = Field(48, ge=8, le=2048, description="tokens a request")
+    tokens: int = Field(48, ge=8, le=2048, description="most tokens a request")
+    prompt_set: Literal["one", "list", "mix"] = Field(
+        "one",
+        description="one: the race's prompt; list: prompts of your own; mix: short chat, long prompt, long answer",
+    )
+    prompts: str = Field("", description="one prompt a line, where the set is a list")
     quality_tokens: int = Field(1280, ge=0, le=65_536, description="held-out tokens for perplexity; 0 leaves it out")
-    questions: int = Field(24, ge=0, le=1000, description="questions asked of a storyteller; 0 leaves it out")
+    questions: int = Field(24, ge=0, le=1000, description="questions of a storyteller, last words of others; 0: none")
+
+    @model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        if self.prompt_set == "list":
+            prompt_lines(self.prompts)
+        elif self.prompts:
+            allowed = f"nothing while the prompt set is {self.prompt_set!r}"
+            remedy = "Remove the prompts, or set measure.prompt_set to 'list'."
+            raise RecipeError(FIELD, self.prompts, allowed, remedy)
+        return self
+
+
+class Budget(Config):
+    """What a change may cost in quality: the verdict becomes pass or fail. See backend/budget.py for the rules."""
+
+    kld: float | None = Field(None, ge=0.0, le=100.0, description="most mean KLD in nats, in decode and in prefill")
+    top1: float | None = Field(None, ge=0.0, le=1.0, description="least share of tokens that both rank first")
+    perplexity_ratio: float | None = Field(None, ge=1.0, le=1000.0, description="most perplexity, as times baseline")
+    accuracy_points: float | None = Field(
+        None, ge=0.0, le=100.0, description="most points lost of 100, in questions or in last words"
+    )
 
 
 class Race(Config):
@@ -52,6 +78,7 @@ class Race(Config):
     baseline: Recipe = Recipe()
     variants: tuple[Recipe, ...] = Field(min_length=1, max_length=3)
     measure: Measure = Measure()
+    budget: Budget = Budget()
     price_per_hour: float = Field(0.5, ge=0.0, le=10_000.0, description="of this machine, for cost a million tokens")
 
     @field_validator("prompt", mode="before")

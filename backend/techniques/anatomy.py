@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
@@ -56,6 +57,18 @@ def mlps(model: PreTrainedModel, kind: str) -> list[Any]:
 def text_config(model: PreTrainedModel) -> Any:
     """The config that describes the decoder, the one that caches and masks are built from."""
     return model.config.get_text_config(decoder=True)
+
+
+def refusal_to_reload(model: PreTrainedModel) -> str:
+    """Why transformers would refuse the live config once it is saved, in its own words; '' when it would take it."""
+    validate = getattr(text_config(model), "validate", None)
+    if validate is None:  # a config that came with code of its own
+        return ""
+    try:
+        validate()
+    except (StrictDataclassError, ValueError) as error:
+        return str(error).splitlines()[-1].strip()
+    return ""
 
 
 def keep_rows(linear: nn.Linear, rows: Tensor) -> None:

@@ -80,6 +80,22 @@ class DecodePlan:
     threads: int | None = None
 
 
+@dataclass(frozen=True)
+class Run:
+    """What was seen while a few tokens really ran; for techniques whose effect shows nowhere else."""
+
+    cache: str  # class of the cache that the run built
+    cache_layers: tuple[str, ...]  # classes of its layers
+    slots: tuple[int, ...]  # tokens for which each layer holds memory
+    tokens: int  # tokens that the cache has seen
+    decode_kernels: dict[str, int] = field(default_factory=dict)  # attention kernels of a step, see kernels.py
+    prefill_kernels: dict[str, int] = field(default_factory=dict)
+    compiled_regions: int = 0  # compiled code entered in a step
+    busy_threads: int | None = None  # threads that computed; None where the system keeps no account
+    rounds: int = 0  # times that a proposer was asked
+    drafted: int = 0  # tokens that it guessed
+
+
 @dataclass
 class Subject:
     """A live model under change, with what techniques may need besides."""
@@ -94,6 +110,7 @@ class Subject:
     sample_ids: list[int] = field(default_factory=list)  # a little real text of the model's own kind, for calibration
     progress: Callable[[float, str], None] = lambda share, text: None
     notes: dict[str, Any] = field(default_factory=dict)  # what apply() wants to tell read_back()
+    run: Run | None = None  # what the engine saw of a run before it asks read_back()
 
     def linears(self) -> dict[str, nn.Linear]:
         """Every linear layer by its dotted name, the output head last."""

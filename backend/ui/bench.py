@@ -10,9 +10,9 @@ from backend.journal import Job, JournalFull
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.race import Race
-from backend.ui import desk, shelf
+from backend.ui import desk, forecast_view, shelf
 from backend.ui.cards import error_card
-from backend.ui.fetch import draw_gemma
+from backend.ui.fetch import draw_fetch, draw_offer
 from backend.ui.form import order, state
 from backend.ui.form.panel import draw_panel
 from backend.ui.live.element import draw_empty, follow_race
@@ -95,7 +95,8 @@ def _draw_facts(facts: ModelFacts | None) -> None:
     with line:
         st.caption(plain(facts_line(facts)) if facts else "Nothing is known of this model yet.")
     with gemma:
-        draw_gemma()
+        draw_offer()
+    draw_fetch()
 
 
 def checked(race: Race) -> None:
@@ -121,17 +122,20 @@ def start_race() -> None:
     try:
         desk.submit(race)
     except JournalFull as error:
-        st.session_state["card"] = {
-            "field": "journal",
-            "value": str(error),
-            "allowed": "room on the disk that holds the journal",
-            "remedy": f"Free some space on the disk of {desk.journal().path.parent}.",
-        }
+        st.session_state["card"] = desk.full_card(error)
 
 
 def cancel_race(job: Job) -> None:
     """Ask for the end of the race."""
-    desk.journal().cancel(job.id)
+    try:
+        desk.journal().cancel(job.id)
+    except JournalFull as error:
+        st.session_state["card"] = desk.full_card(error)
+
+
+def draw_forecast(facts: ModelFacts | None) -> None:
+    """The forecast of the whole race as it stands in the form."""
+    forecast_view.draw_forecast(facts, order.mistake(lambda race: None)[0])
 
 
 def draw_cards() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import streamlit as st
 
 from backend.replay import RaceView
 from backend.ui import words
+from backend.ui.judged import draw_alarm, draw_budget
+from backend.ui.measured import draw_suspicions
+from backend.ui.no_effect import alarms
 from backend.ui.palette import look
 from backend.ui.text import plain, short
 
@@ -32,19 +38,39 @@ def failure_cards(view: RaceView) -> None:
             st.error(f"**{plain(title)}**\n\n{plain(words.failure(lane.failure))}")
 
 
-def verdict_card(view: RaceView, price_per_hour: float) -> None:
-    """What the race showed, one variant after the other."""
-    verdict = view.verdict
-    if verdict is None:
-        return
-    base = verdict["lanes"].get("base", {})
-    with st.container(border=True, key="verdict"):
-        for name, lane in verdict["lanes"].items():
-            if name == "base":
-                continue
-            first, *rest = words.sentences(name, lane, base)
+def verdict_card(view: RaceView, ended: str, variants: int, key: str) -> None:
+    """How the race ended and what it showed, in the place where its progress stood; alarms and doubts stand with it."""
+    with st.container(border=True, key=f"{key}-verdict-of-{variants}"):
+        st.caption(plain(ended))
+        if view.verdict is None:
+            return
+        for line in alarms(view.verdict):
+            st.error(f"**{plain(line)}**")
+        for name, lane, (first, *_) in _told(view.verdict):
+            draw_budget(name, lane)
             st.markdown(f"##### {plain(first)}")
+            draw_alarm(lane)
+        draw_suspicions(view.verdict)
+
+
+def verdict_details(view: RaceView, price_per_hour: float) -> None:
+    """What else there is to say about every variant, below the plots."""
+    if view.verdict is None:
+        return
+    base = view.verdict["lanes"].get("base", {})
+    with st.container(border=True, key="verdict"):
+        for name, lane, (_, *rest) in _told(view.verdict):
+            label = view.lanes[name].label if name in view.lanes else ""
+            st.markdown(f"**{plain(name)}** {plain(label)}")
             lines = [*rest, words.cost_line(lane, base, price_per_hour)]
             st.markdown("  \n".join(plain(line) for line in lines if line))
-        for note in verdict.get("notes", ()):
+        for note in view.verdict.get("notes", ()):
             st.caption(plain(note))
+
+
+def _told(verdict: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
+    """Every variant's name, its verdict, and its sentences, the headline first."""
+    base = verdict["lanes"].get("base", {})
+    for name, lane in verdict["lanes"].items():
+        if name != "base":
+            yield name, lane, words.sentences(name, lane, base)

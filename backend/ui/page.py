@@ -16,6 +16,9 @@ _STYLE = """
   .stMainBlockContainer { max-width: 1440px; padding: 3.75rem 1.5rem 2rem; }
   .stSidebar .stVerticalBlock { gap: 0.5rem; }
   .stSidebar hr { margin: 8px 0; }
+  [class*="-verdict-of-1"] { min-height: 96px; }
+  [class*="-verdict-of-2"] { min-height: 136px; }
+  [class*="-verdict-of-3"] { min-height: 176px; }
   .stMarkdown, .stMetric, .stDataFrame, .stCaptionContainer { font-variant-numeric: tabular-nums; }
   [class*="-plot-"] .stCaptionContainer p { font-size: 12px; line-height: 1.4; }
   .st-key-machine { position: fixed; top: 1.1rem; right: 1.5rem; width: auto; z-index: 999991; }

@@ -7,13 +7,22 @@ import streamlit as st
 from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.ui import exports, shelf
-from backend.ui.cards import error_card, failure_cards, verdict_card
+from backend.ui.cards import error_card, failure_cards, verdict_card, verdict_details
 from backend.ui.figures import seconds
+from backend.ui.forecast_measured import draw_forecast_measured
+from backend.ui.inspect.pick import draw_button
 from backend.ui.live.element import draw_panes
 from backend.ui.live.feed import Feed
+from backend.ui.measured import draw_measured
+from backend.ui.quality_table import draw_quality
+from backend.ui.receipt_table import draw_receipt
 from backend.ui.share import MAX_LINK, pack
 from backend.ui.text import plain
+from backend.ui.waterfall import draw_why
+from backend.ui.worst import draw_worst
 
+PLOT_PX = 376
+LINES_PX = 40
 STATES = {
     "finished": "Finished",
     "cancelled": "Cancelled. What was measured until then stands below",
@@ -28,10 +37,17 @@ def draw_result(feed: Feed, price_per_hour: float, key: str) -> None:
         error_card(view.card, "The race did not end well")
     draw_panes(feed, key)
     wall = f" in {seconds(view.wall_s)}" if view.wall_s else ""
-    st.caption(f"Race {job.id}. {STATES[job.state]}{wall}.")
+    verdict_card(view, f"Race {job.id}. {STATES[job.state]}{wall}.", len(feed.race.variants), key)
     failure_cards(view)
-    verdict_card(view, price_per_hour)
     draw_charts(feed, key)
+    verdict_details(view, price_per_hour)
+    draw_receipt(view)
+    draw_measured(view.verdict, key)
+    if view.verdict:
+        draw_why(view.verdict, f"{key}-why")
+    draw_forecast_measured(view)
+    draw_quality(view, key)
+    draw_worst(view, key)
     _take_away(feed, key)
 
 
@@ -40,9 +56,10 @@ def draw_charts(feed: Feed, key: str) -> None:
     from backend.ui.charts import race_charts  # plotly takes a third of a second, which an empty page does not need
 
     dark = st.context.theme.type == "dark"
+    height = PLOT_PX + LINES_PX * max(0, len(feed.race.lanes) - 2)  # the words below grow with the lanes
     for place, (column, chart) in enumerate(zip(st.columns(4), race_charts(feed.view, dark), strict=True)):
         title, figure, summary = chart
-        with column, st.container(border=True, height=360, key=f"{key}-plot-{place}"):
+        with column, st.container(border=True, height=height, key=f"{key}-plot-{place}"):
             st.markdown(f"**{plain(title)}**")
             if figure is not None:
                 st.plotly_chart(figure, key=f"{key}-chart-{place}", theme=None, config={"displayModeBar": False})
@@ -50,8 +67,10 @@ def draw_charts(feed: Feed, key: str) -> None:
 
 
 def _take_away(feed: Feed, key: str) -> None:
-    """Share, JSON, CSV, save as preset."""
-    share, as_json, as_csv, preset = st.columns(4)
+    """Inspect, share, JSON, CSV, save as preset."""
+    inspect, share, as_json, as_csv, preset = st.columns(5)
+    with inspect:
+        draw_button(feed.job, f"{key}-inspect")
     name = f"headway-race-{feed.job.id}"
     share.button("Share", key=f"{key}-share", on_click=share_race, args=(feed.race,), width="stretch")
     as_json.download_button(
@@ -73,21 +92,29 @@ def _take_away(feed: Feed, key: str) -> None:
         width="stretch",
     )
     with preset, st.popover("Save as preset", width="stretch"):
-        title = st.text_input("Title", key=f"{key}-title", max_chars=80)
-        st.button("Save", key=f"{key}-save", on_click=_save, args=(title, feed.race))
+        st.text_input("Title", key=f"{key}-title", max_chars=80)
+        st.button("Save", key=f"{key}-save", on_click=_save, args=(f"{key}-title", feed.race))
     if notice := st.session_state.pop("saved", None):
         st.success(plain(notice))
     if card := st.session_state.pop("save_card", None):
         error_card(card, "The preset was not saved")
 
 
-def _save(title: str, race: Race) -> None:
+def _save(field: str, race: Race) -> None:
+    title = st.session_state[field]  # as it is now: a title may be typed and Save pressed between two drawings
     try:
-        name = shelf.save(title, race)
+        shelf.save(title, race)
     except RecipeError as error:
         st.session_state["save_card"] = error.card()
+    except OSError as error:
+        st.session_state["save_card"] = {
+            "field": "preset",
+            "value": str(error),
+            "allowed": "a file that can be written",
+            "remedy": f"Free some space, or make {shelf.own_folder()} writable, and save again.",
+        }
     else:
-        st.session_state["saved"] = f"Saved. It stands in the preset menu as {name}."
+        st.session_state["saved"] = f"Saved. It stands in the preset menu as: {title.strip()}"
 
 
 def share_race(race: Race) -> None:

@@ -55,7 +55,7 @@ def save(title: str, race: Race) -> str:
         RecipeError: for a title with no letter or digit in it, or one that is taken.
         OSError: when the file cannot be written.
     """
-    stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60]
+    stem = re.sub(r"[\W_]+", "-", title.lower()).strip("-")[:60]
     if not stem:
         raise RecipeError("title", title, "a title with letters or digits", "Write what the preset shows.")
     path = own_folder() / f"{stem}.json"

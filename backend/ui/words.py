@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from backend.ui.figures import interval, money, ratio, share, three
+from backend.ui.why import why
 
 Lane = dict[str, Any]
 
@@ -16,7 +17,7 @@ def sentences(name: str, lane: Lane, base: Lane) -> list[str]:
         return [f"{name} failed, so there is no verdict on it."]
     effects = lane.get("effects", ())
     made = [headline(name, lane), *losses(lane), text_line(lane), *quality_lines(lane), speculation_line(lane)]
-    made += [took_effect(effects), skipped(effects), why_not(lane, base)]
+    made += [took_effect(effects), skipped(effects), *why(lane, base)]
     return [sentence for sentence in made if sentence]
 
 
@@ -83,7 +84,7 @@ def text_line(lane: Lane) -> str:
 
 
 def quality_lines(lane: Lane) -> list[str]:
-    """KLD in the call shapes in which it ran, top-1 agreement and perplexity."""
+    """KLD in the call shapes in which it ran, top-1 agreement, perplexity and last words."""
     made = []
     for shape, key, top1 in (("decode", "kld", "top1"), ("prefill", "kld_prefill", "top1_prefill")):
         if found := lane.get(key):
@@ -98,6 +99,9 @@ def quality_lines(lane: Lane) -> list[str]:
         span += ", within noise" if perplexity.get("within_noise") else ""
         read = f"; {protocol(perplexity['protocol'])}" if perplexity.get("protocol") else ""
         made.append(f"Perplexity {three(perplexity['baseline'])} to {three(perplexity['value'])}, {span}{read}.")
+    if cloze := lane.get("cloze"):
+        span = f"{share(cloze['baseline_share'])} to {share(cloze['share'])} of {cloze['asked']}"
+        made.append(f"Last words found: {span}{', within noise' if cloze['within_noise'] else ''}.")
     return made
 
 
@@ -122,11 +126,9 @@ def speculation_line(lane: Lane) -> str:
 
 
 def took_effect(effects: Iterable[dict[str, Any]]) -> str:
-    """What the receipt found true of the live model."""
+    """What the receipt found true of the live model; what it did not find is an alarm (see no_effect.py)."""
     found = [_tagged(effect) for effect in effects if effect.get("took_effect")]
-    missing = [effect["summary"] for effect in effects if not effect.get("took_effect")]
-    made = f"Took effect: {'; '.join(found)}." if found else ""
-    return f"{made} Did not take effect: {'; '.join(missing)}.".strip() if missing else made
+    return f"Took effect: {'; '.join(found)}." if found else ""
 
 
 def _tagged(effect: dict[str, Any]) -> str:
@@ -148,17 +150,6 @@ def skipped(effects: Iterable[dict[str, Any]], most: int = 4) -> str:
 
 def _some(layers: list[str]) -> str:
     return layers[0] if len(layers) == 1 else f"{layers[0]} and {len(layers) - 1} more"
-
-
-def why_not(lane: Lane, base: Lane) -> str:
-    """Why the gain is below what the smaller size promises: said only where the share was measured."""
-    speed, memory, linear = lane.get("speed"), lane.get("memory"), base.get("linear_share")
-    if not speed or not memory or linear is None or not memory.get("ratio"):
-        return ""
-    promised = memory["ratio"]
-    if promised <= 1.1 or speed["ratio"] >= 0.95 * promised:
-        return ""
-    return f"Not {ratio(promised)}, because only {share(linear)} of the baseline's step was reading and using weights."
 
 
 def cost_line(lane: Lane, base: Lane, price_per_hour: float) -> str:

@@ -58,13 +58,19 @@ class App:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
-def start_app(home: Path, port: int) -> App:
-    """Start `python -m backend up` on an empty state folder and wait until its pages answer."""
-    models = state_folder() / "models"
-    models.mkdir(exist_ok=True)
-    (home / "models").symlink_to(models, target_is_directory=True)  # what was fetched once serves every test
+def start_app(home: Path, port: int, with_models: bool = True, **changes: str) -> App:
+    """Start `python -m backend up` on an empty state folder and wait until its pages answer.
+
+    Args:
+        with_models: whether the models that were fetched on this machine are seen.
+        changes: to the environment.
+    """
+    if with_models:  # what was fetched once serves every test
+        models = state_folder() / "models"
+        models.mkdir(exist_ok=True)
+        (home / "models").symlink_to(models, target_is_directory=True)
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment |= {"HEADWAY_HOME": str(home)}
+    environment |= {"HEADWAY_HOME": str(home)} | changes
     command = [sys.executable, "-m", "backend", "up", "--port", str(port)]
     with (home / "up.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -100,6 +106,21 @@ def own_app(tmp_path: Path) -> Iterator[App]:
     yield running
     running.process.terminate()
     running.process.wait(60)
+
+
+@pytest.fixture
+def bare_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
+    """Starts a Headway for one journey alone, with no fetched model; keyword arguments change its environment."""
+    started: list[App] = []
+
+    def start(**changes: str) -> App:
+        started.append(start_app(tmp_path, free_port(), with_models=False, **changes))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.process.terminate()
+        running.process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -100,10 +100,19 @@ def racing(tokens: int) -> Iterator[list[Told]]:
             for name, level in (("A", 0.004), ("B", 0.08)):
                 kld = [level * math.exp(dice.gauss(0, 1)) for _ in range(count)]
                 scores = {"shape": "decode", "start": start, "kld": kld, "top1": [int(k < 0.2) for k in kld]}
+                scores["top5"] = [1.0 if k < 0.2 else 0.6 for k in kld]
                 told.append(("scores", name, scores | {"delta_logp": [-k for k in kld]}))
         left = (tokens - min(done.values())) * 0.03
         told.append(("phase", None, {"name": "racing", "done": min(done.values()), "total": tokens, "eta_s": left}))
         yield told
+
+
+def spot(place: int, kld: float) -> dict[str, Any]:
+    """A worst token whose texts would be markup if anything read them as such."""
+    base = [{"token": 7, "text": "<b>red</b>", "p": 0.6}, {"token": 8, "text": "\n", "p": 0.1}]
+    variant = [{"token": 9, "text": " **blue**", "p": 0.5}, {"token": 7, "text": "<b>red</b>", "p": 0.2}]
+    told = {"place": place, "before": "It is $x^2$ & *warm*", "token": 7, "text": "<b>red</b>", "kld": kld}
+    return told | {"base_p": 0.6, "variant_p": 0.2, "base": base, "variant": variant}
 
 
 def measuring(view: RaceView, order: Race) -> Iterator[list[Told]]:
@@ -120,6 +129,8 @@ def measuring(view: RaceView, order: Race) -> Iterator[list[Told]]:
         yield [
             ("answers", lane, {"right": sum(marks), "asked": 24, "marks": marks, "by_kind": {}, "protocol": "exact"})
         ]
+        if lane != "base":
+            yield [("worst", lane, {"decode": [spot(at, 2.5 - at) for at in range(3)], "prefill": []})]
         yield [("breakdown", lane, {"linear_share": 0.62, "plain_step_s": STEP_S[lane]})]
     dice = random.Random(3)
     for turn in range(1, 9):

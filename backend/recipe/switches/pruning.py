@@ -9,6 +9,9 @@ from pydantic import Field
 from backend.recipe.facts import ModelFacts
 from backend.recipe.switch import Group, Switch
 
+BLOCKS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
+TOLERANCE = 0.01  # of the ratio that was asked for
+
 
 class PruneHeads(Switch):
     """Attention heads removed, the least important first."""
@@ -52,6 +55,16 @@ class PruneNeurons(Switch):
     @property
     def label(self) -> str:
         return f"{self.ratio:.0%} fewer neurons"
+
+
+def neurons_kept(ffn: int, ratio: float) -> int:
+    """How many neurons stay: a whole number of blocks of 32, or of smaller ones where 32 would miss the ratio by 1%."""
+    exact = (1 - ratio) * ffn
+    for step in BLOCKS:
+        kept = round(exact / step) * step
+        if abs(kept - exact) <= TOLERANCE * ffn and 0 < kept <= ffn:
+            return kept
+    return round(exact)
 
 
 class DropLayers(Switch):

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.attention import AttentionKernel
 from backend.techniques.base import Effect, Subject
+from backend.techniques.kernels import EAGER, Heard, listen
 from backend.techniques.registry import technique
 
 PROBE_TOKENS = 4
+FAMILIES = {"eager": EAGER, "sdpa": "sdpa", "flash_attention_2": "FlashAttention"}  # how its kernels are named
 
 
 @technique(AttentionKernel)
 class KernelChoice:
-    """Sets the implementation through transformers and checks by the operations that one small call really ran."""
+    """Sets the implementation through transformers and checks by the kernels that the profiler heard."""
 
     def apply(self, subject: Subject, switch: AttentionKernel) -> None:
         """Set the implementation on the model and its parts.
@@ -38,16 +36,24 @@ class KernelChoice:
             raise RecipeError(field, switch.name, allowed, "Switch it off.")
 
     def read_back(self, subject: Subject, switch: AttentionKernel) -> Effect:
-        """Read the live config, and the operations of a call with a few tokens."""
-        configured, ran = _configured(subject.model), operations(subject)
-        fused = [name for name in ran if "scaled_dot_product" in name or "flash" in name]
-        expected = not fused if switch.name == "eager" else bool(fused)
-        shown = fused[-1] if fused else "separate products and softmax"
+        """Name the kernels that ran in prefill and in a step; where nothing has run yet, in one small call.
+
+        A compiled step may have melted eager attention into its own code, where no kernel can be told apart; prefill
+        is never compiled, so it answers alone then.
+        """
+        run = subject.run
+        if run is None:
+            prefill, decode = listen_to_a_call(subject).kernels, None
+        else:
+            prefill, decode = run.prefill_kernels, run.decode_kernels
+        seen = {**prefill, **(decode or {})}
+        fits = bool(prefill) and all(name.startswith(FAMILIES[switch.name]) for name in seen)
+        ran = ", ".join(seen) or "no kernel that is known here"
         return Effect(
             kind=switch.kind,
-            took_effect=configured == switch.name and expected,
-            summary=f"{configured} attention, ran as {shown}",
-            facts={"configured": configured, "ran": shown, "operations": ", ".join(ran)},
+            took_effect=fits,
+            summary=f"{switch.name} attention, ran as {ran}" if fits else f"attention ran as {ran}, not {switch.name}",
+            facts={"configured": _configured(subject.model), "ran": ran, "calls": sum(prefill.values())},
         )
 
 
@@ -55,40 +61,8 @@ def _configured(model: PreTrainedModel) -> str:
     return str(model.config.get_text_config(decoder=True)._attn_implementation)
 
 
-@torch.no_grad()
-def operations(subject: Subject) -> list[str]:
-    """Names of the attention operations that one call of a few tokens ran, each once.
-
-    Both levels are heard: the function that the model called and the kernels that it was carried out by. No
-    inference mode here, in which a fused function would hide its kernels.
-    """
+@torch.inference_mode()
+def listen_to_a_call(subject: Subject) -> Heard:
+    """What the profiler hears while a few tokens pass through the model."""
     ids = torch.zeros((1, PROBE_TOKENS), dtype=torch.long, device=subject.device)
-    heard: list[str] = []
-    with _Functions(heard), _Kernels(heard):
-        subject.model(input_ids=ids, use_cache=False)
-    wanted = ("scaled_dot_product", "flash", "softmax")
-    return list(dict.fromkeys(name for name in heard if any(part in name for part in wanted)))
-
-
-class _Functions(TorchFunctionMode):
-    """Hears the name of every torch function."""
-
-    def __init__(self, heard: list[str]) -> None:
-        super().__init__()
-        self._heard = heard
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._heard.append(getattr(func, "__name__", str(func)))
-        return func(*args, **(kwargs or {}))
-
-
-class _Kernels(TorchDispatchMode):
-    """Hears the name of every operator that is dispatched to a kernel."""
-
-    def __init__(self, heard: list[str]) -> None:
-        super().__init__()
-        self._heard = heard
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._heard.append(str(func.name()).rpartition("::")[2])
-        return func(*args, **(kwargs or {}))
+    return listen(lambda: subject.model(input_ids=ids, use_cache=False))

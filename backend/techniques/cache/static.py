@@ -37,9 +37,12 @@ class StaticCaching:
         slots = {layer.keys.shape[2] for layer in layers}
         taken = bool(slots) and isinstance(cache, StaticKVCache) and max(slots) == PROBE_TOKENS
         name = type(cache).__name__ if cache else "DynamicCache"
+        if run := subject.run:  # the cache that really served a request: slots beyond the tokens it had seen
+            taken = taken and run.cache == name and max(run.slots, default=0) > run.tokens
+            name = run.cache
         return Effect(
             kind=switch.kind,
             took_effect=taken,
-            summary=f"{name}, {passage.kv_bytes:,} bytes a token, all taken at the start",
+            summary=f"{name}, {passage.kv_bytes:,} bytes a token, {'all' if taken else 'not'} taken at the start",
             facts={"cache": name, "kv_bytes_per_token": passage.kv_bytes, "layers": len(layers)},
         )

@@ -119,10 +119,14 @@ class WindowCaching:
         pass_one_token(subject.model, cache)
         held = [_hold(layer, further) for layer in list[Any](cache.layers) if layer.is_initialized]
         full = max(held, default=0)
+        fits = full == switch.window
+        summary = f"the last {full} tokens kept of {further + 1}"
+        if (run := subject.run) and set(run.cache_layers) != {WindowLayer.__name__}:
+            fits, summary = False, f"the run kept its tokens in {run.cache}, not in a window"
         return Effect(
             kind=switch.kind,
-            took_effect=full == switch.window,
-            summary=f"the last {full} tokens kept of {further + 1}",
+            took_effect=fits,
+            summary=summary,
             facts={"window": full, "smallest_window": min(held, default=0), "layers": len(held)},
         )
 

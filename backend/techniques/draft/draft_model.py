@@ -114,20 +114,25 @@ class ModelDrafting:
         subject.plan.proposer = DraftModelProposer(draft, switch.tokens, _width(subject))
 
     def read_back(self, subject: Subject, switch: DraftModel) -> Effect:
-        """Look at the proposer in the plan and at the model in it."""
+        """Look at the proposer in the plan, at the model in it, and whether it guessed in the run."""
         proposer = subject.plan.proposer
         if not isinstance(proposer, DraftModelProposer):
             return Effect(switch.kind, took_effect=False, summary="no draft model in the decode plan")
         draft = proposer.draft
         parameters = sum(weight.numel() for weight in draft.model.parameters())
+        run = subject.run
+        guessed = run is None or run.drafted > 0
+        tail = "" if guessed else "; it guessed nothing in the run"
         return Effect(
             switch.kind,
-            took_effect=True,
-            summary=f"{proposer.name} ({parameters / 1e6:.3g}M) guesses {proposer.width} tokens at a time",
+            took_effect=guessed and proposer.width == switch.tokens,
+            summary=f"{proposer.name} ({parameters / 1e6:.3g}M) guesses {proposer.width} tokens at a time{tail}",
             facts={
                 "proposer": proposer.name,
                 "tokens": proposer.width,
                 "draft_parameters": parameters,
+                "rounds": run.rounds if run else None,
+                "drafted": run.drafted if run else None,
                 "draft_weights_bytes": proposer.weights_bytes,
                 "draft_dtype": str(draft.model.dtype).removeprefix("torch."),
                 "draft_device": str(draft.device),

@@ -65,13 +65,22 @@ class PromptLookupDrafting:
         subject.plan.proposer = PromptLookupProposer(switch.tokens, switch.ngram)
 
     def read_back(self, subject: Subject, switch: PromptLookup) -> Effect:
-        """Look at the proposer in the plan."""
+        """Look at the proposer in the plan, and whether the run asked it. Text that repeats nothing has no guesses."""
         proposer = subject.plan.proposer
         if not isinstance(proposer, PromptLookupProposer):
             return Effect(switch.kind, took_effect=False, summary="no prompt lookup in the decode plan")
+        run = subject.run
+        asked = run is None or run.rounds > 0
+        tail = "" if asked else "; the run never asked it"
         return Effect(
             switch.kind,
-            took_effect=True,
-            summary=f"copies up to {proposer.width} tokens after a match of {proposer.ngram} tokens or fewer",
-            facts={"proposer": proposer.name, "tokens": proposer.width, "ngram": proposer.ngram},
+            took_effect=asked and (proposer.width, proposer.ngram) == (switch.tokens, switch.ngram),
+            summary=f"copies up to {proposer.width} tokens after a match of {proposer.ngram} tokens or fewer{tail}",
+            facts={
+                "proposer": proposer.name,
+                "tokens": proposer.width,
+                "ngram": proposer.ngram,
+                "rounds": run.rounds if run else None,
+                "drafted": run.drafted if run else None,
+            },
         )

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import PruneHeads
-from backend.techniques.anatomy import attentions, keep_columns, keep_rows, pass_one_token, text_config
+from backend.techniques.anatomy import (
+    attentions,
+    keep_columns,
+    keep_rows,
+    pass_one_token,
+    refusal_to_reload,
+    text_config,
+)
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import chosen_by, measure
 from backend.techniques.registry import technique
@@ -56,6 +63,7 @@ class HeadPruning:
         heads = [width // subject.facts.head_dim for width in passage.attention]
         before, after = subject.facts.heads, max(heads, default=subject.facts.heads)
         kv_after = max(passage.kv_heads, default=subject.facts.kv_heads)
+        refusal = refusal_to_reload(subject.model)
         return Effect(
             kind=switch.kind,
             took_effect=after < before,
@@ -68,6 +76,7 @@ class HeadPruning:
                 "kv_heads_before": subject.facts.kv_heads,
                 "kv_heads_after": kv_after,
                 "chosen_by": subject.notes.get(switch.kind, {}).get("chosen_by", "nothing"),
+                "saved_config": f"transformers refuses it: {refusal}" if refusal else "can be loaded again",
             },
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -10,6 +11,22 @@ from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import Magnitude
 from backend.techniques.base import Effect, Skipped, Subject
 from backend.techniques.registry import technique
+from backend.techniques.zeros import count_zeros, shown_weight
+
+
+@dataclass
+class Count:
+    """Zeros of the matrices that can be read, what a ratio makes of them at least, and those that cannot be read."""
+
+    zeros: int = 0
+    total: int = 0
+    asked: int = 0
+    packed: list[str] = field(default_factory=list)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros."""
+        return self.zeros / self.total if self.total else 0.0
 
 
 @technique(Magnitude)
@@ -29,55 +46,57 @@ class MagnitudePruning:
             raise RecipeError(f"switches.{switch.kind}", type(subject.model).__name__, allowed, "Switch it off.")
         for linear in chosen:
             zero_smallest(linear.weight.detach(), switch.ratio)
-        zeros, total, _ = count_zeros(subject)
-        subject.notes[switch.kind] = {"sparsity": zeros / total}
+        subject.notes[switch.kind] = {"count": count(subject, switch.ratio)}
 
     def read_back(self, subject: Subject, switch: Magnitude) -> Effect:
-        """Count zeros in the live matrices; where all are packed by now, report the count taken before packing."""
-        zeros, total, packed = count_zeros(subject)
-        counted = "live"
-        sparsity = zeros / total if total else 0.0
-        if not total and switch.kind in subject.notes:
-            counted, sparsity = "before packing", subject.notes[switch.kind]["sparsity"]
+        """Count zeros in the live matrices, floats or int8 codes; where none can be read, as counted before packing."""
+        found, counted = count(subject, switch.ratio), "live"
+        if not found.total and switch.kind in subject.notes:
+            found, counted = subject.notes[switch.kind]["count"], "before packing"
         reason = "packed by another switch, its zeros can no longer be counted"
+        fits = found.zeros >= found.asked > 0
+        tail = "dense kernels gain nothing from them, so speed and memory are unchanged"
         return Effect(
             kind=switch.kind,
-            took_effect=sparsity > 0 and sparsity >= switch.ratio - 0.01,
-            summary=f"{sparsity:.1%} zeros; dense kernels gain nothing from them, so speed and memory are unchanged",
-            facts={"asked_ratio": switch.ratio, "sparsity": sparsity, "counted": counted, "zeros": zeros},
-            skipped=[Skipped(name, reason) for name in packed],
+            took_effect=fits,
+            summary=f"{found.sparsity:.1%} zeros; {tail if fits else f'{switch.ratio:.1%} were asked for'}",
+            facts={
+                "asked_ratio": switch.ratio,
+                "sparsity": found.sparsity,
+                "counted": counted,
+                "zeros": found.zeros,
+                "zeros_asked": found.asked,
+            },
+            skipped=[Skipped(name, reason) for name in found.packed],
             simulated=True,
         )
 
 
 def zero_smallest(weight: Tensor, ratio: float) -> None:
     """Zero the share `ratio` of a matrix's entries in place, the smallest by absolute value."""
-    count = round(ratio * weight.numel())
-    if count:
-        smallest = weight.abs().flatten().topk(count, largest=False, sorted=False).indices
+    wanted = round(ratio * weight.numel())
+    if wanted:
+        smallest = weight.abs().flatten().topk(wanted, largest=False, sorted=False).indices
         weight.view(-1)[smallest] = 0
 
 
-def count_zeros(subject: Subject) -> tuple[int, int, list[str]]:
-    """Zeros and entries of all matrices but the head that hold plain floats, and the names of those that do not."""
-    zeros = total = 0
-    packed: list[str] = []
-    for name, weight in _matrices(subject):
+def count(subject: Subject, ratio: float) -> Count:
+    """Zeros in all projections but the head; int8 codes may hold more of them, of weights that were rounded to zero."""
+    found = Count()
+    for name, module in _projections(subject):
+        weight = shown_weight(module)
         if weight is None:
-            packed.append(name)
-        else:
-            zeros += int((weight == 0).sum())
-            total += weight.numel()
-    return zeros, total, packed
+            found.packed.append(name)
+            continue
+        found.zeros += count_zeros(weight)
+        found.total += weight.numel()
+        found.asked += round(ratio * weight.numel())
+    return found
 
 
-def _matrices(subject: Subject) -> Iterator[tuple[str, Tensor | None]]:
-    """Every projection by name with its float weight, or None where another class holds it packed."""
+def _projections(subject: Subject) -> Iterator[tuple[str, nn.Module]]:
+    """Every projection by name, whatever class holds it, but the output head."""
     head = subject.model.get_output_embeddings()
     for name, module in subject.model.named_modules():
-        is_leaf = name.endswith("_proj") or isinstance(module, nn.Linear)
-        if not is_leaf or module is head:
-            continue
-        weight = getattr(module, "weight", None)
-        plain = isinstance(weight, Tensor) and type(weight) in (nn.Parameter, Tensor) and weight.is_floating_point()
-        yield name, weight.detach() if isinstance(weight, Tensor) and plain else None
+        if module is not head and (name.endswith("_proj") or isinstance(module, nn.Linear)):
+            yield name, module

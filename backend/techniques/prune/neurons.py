@@ -7,14 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from backend.recipe.base import RecipeError
-from backend.recipe.switches.pruning import PruneNeurons
+from backend.recipe.switches.pruning import BLOCKS, PruneNeurons, neurons_kept
 from backend.techniques.anatomy import keep_columns, keep_rows, mlps, pass_one_token, text_config
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import chosen_by, measure
 from backend.techniques.registry import technique
-
-STEPS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
-TOLERANCE = 0.01  # of the ratio that was asked for
 
 
 @technique(PruneNeurons)
@@ -48,7 +45,7 @@ class NeuronPruning:
         """Measure the width that a token meets in front of every down projection."""
         passage = pass_one_token(subject.model)
         before, after = subject.facts.ffn, max(passage.ffn, default=subject.facts.ffn)
-        block = next((step for step in STEPS if after % step == 0), 1)
+        block = next((step for step in BLOCKS if after % step == 0), 1)
         return Effect(
             kind=switch.kind,
             took_effect=after < before,
@@ -62,16 +59,6 @@ class NeuronPruning:
                 "chosen_by": subject.notes.get(switch.kind, {}).get("chosen_by", "nothing"),
             },
         )
-
-
-def neurons_kept(ffn: int, ratio: float) -> int:
-    """How many neurons stay: a whole number of blocks of 32, or of smaller ones where 32 would miss the ratio by 1%."""
-    exact = (1 - ratio) * ffn
-    for step in STEPS:
-        kept = round(exact / step) * step
-        if abs(kept - exact) <= TOLERANCE * ffn and 0 < kept <= ffn:
-            return kept
-    return round(exact)
 
 
 def importance(subject: Subject, blocks: list[Any]) -> list[Tensor]:

@@ -46,6 +46,7 @@ class LlmInt8:
 
         effect = quantization_effect(subject, switch.kind, _is_llm_int8)
         states: list[Any] = [module.state for module in subject.model.modules() if _is_llm_int8(module)]
+        effect.took_effect = effect.took_effect and all(state.threshold == switch.threshold for state in states)
         effect.facts["threshold"] = ", ".join(sorted({f"{state.threshold:g}" for state in states})) or None
         return effect
 

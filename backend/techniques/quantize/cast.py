@@ -39,7 +39,7 @@ class CastWeights:
         left = [Skipped(f"all {word} weights", "still there") for word in held if word != wanted]
         return Effect(
             kind=switch.kind,
-            took_effect=hits > 0,
+            took_effect=hits > total / 2,
             summary=f"{hits / max(1, total):.0%} of the weights {wanted}",
             facts={
                 "weights": ", ".join(f"{word} x {count}" for word, count in held.most_common()),

@@ -27,13 +27,13 @@ def _bytes(modules: Iterable[nn.Module]) -> int:
     for module in modules:
         if isinstance(module, DynamicLinear):
             packed.append(module)
-        for tensor in _tensors(module):
+        for tensor in held_tensors(module):
             storage = tensor.untyped_storage()
             storages[(str(tensor.device), storage.data_ptr())] = storage.nbytes()
     return sum(storages.values()) + _packed_bytes(packed)
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
+def held_tensors(module: nn.Module) -> Iterator[Tensor]:
     """Plain tensors of one module: its own, those inside tensor subclasses, and what bitsandbytes keeps beside them."""
     for tensor in (*module._parameters.values(), *module._buffers.values()):
         if tensor is not None:

@@ -43,6 +43,7 @@ class Int4Weights:
         """Count the int4 matrices in the live model, and those whose width was padded."""
         effect = quantization_effect(subject, switch.kind, lambda layer: layer_format(layer) == "int4")
         own = [layer for layer in subject.model.modules() if isinstance(layer, Int4Linear)]
+        effect.took_effect = effect.took_effect and all(layer.group_size == switch.group_size for layer in own)
         effect.facts["group_size"] = ", ".join(sorted({str(layer.group_size) for layer in own})) or None
         effect.facts["layers_with_padded_inputs"] = sum(layer.padding > 0 for layer in own)
         return effect

@@ -58,6 +58,7 @@ class Int8DynamicLayers:
         packed = smallest_packed(subject.model.modules())
         if packed is not None:
             per_channel = packed.weight().qscheme() == torch.per_channel_affine
+            effect.took_effect = effect.took_effect and per_channel == switch.per_channel
             effect.facts["weight_scales"] = "one per output channel" if per_channel else "one per matrix"
             effect.facts["engine"] = subject.notes.get(switch.kind, {}).get("engine")
         return effect

@@ -28,6 +28,7 @@ class CompiledStep:
     """
 
     def __init__(self, model: PreTrainedModel, options: dict[str, Any]) -> None:
+        self.options = options
         self.compiled: Callable[..., Any] = torch.compile(model, dynamic=True, options=options or None)
         self._token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
 
@@ -67,7 +68,9 @@ class Compilation:
     def read_back(self, subject: Subject, switch: Compile) -> Effect:
         """Run two more steps through the live plan and ask the compiler's counters what they cost."""
         notes = subject.notes.get(switch.kind, {"reason": "it was never asked", "graphs": 0, "graph_breaks": {}})
-        step = subject.plan.forward
+        step, run = subject.plan.forward, subject.run
+        if isinstance(step, CompiledStep) and run and not run.compiled_regions:
+            notes, step = notes | {"reason": "no compiled code was entered in the run"}, None
         if not isinstance(step, CompiledStep):
             reason = f"eager: {notes['reason']}"
             return Effect(switch.kind, False, reason, {"reason": notes["reason"], "mode": switch.mode})
@@ -80,11 +83,12 @@ class Compilation:
             took_effect=notes["graphs"] > 0,
             summary=f"compiled in {notes['compile_s']:.0f} s, {breaks} graph breaks, {again} recompiled for more text",
             facts={
-                "mode": switch.mode,
+                "mode": "max-autotune" if step.options.get("max_autotune") else "default",
                 "compile_s": notes["compile_s"],
                 "graphs": notes["graphs"],
                 "graph_breaks": breaks,
                 "recompiles": again,
+                "compiled_regions_a_step": run.compiled_regions if run else None,
                 "reasons": "; ".join(_first_line(reason) for reason in notes["graph_breaks"]),
             },
         )

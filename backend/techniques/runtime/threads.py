@@ -21,13 +21,15 @@ class ThreadCount:
         subject.plan.threads = switch.count
 
     def read_back(self, subject: Subject, switch: Threads) -> Effect:
-        """Ask torch."""
-        live = torch.get_num_threads()
+        """Ask torch how many it may use, and the run how many computed."""
+        live, busy = torch.get_num_threads(), subject.run.busy_threads if subject.run else None
         cores = os.cpu_count() or 1
-        beyond = f", more than the {cores} cores" if live > cores else ""
+        summary = f"{live} thread{'s' if live > 1 else ''}"
+        summary += f", more than the {cores} cores" if live > cores else ""
+        idle = busy == 1 and live > 1  # operations too small to share, or a device that computes by itself
         return Effect(
             kind=switch.kind,
-            took_effect=live == switch.count,
-            summary=f"{live} thread{'s' if live > 1 else ''}{beyond}",
-            facts={"threads": live, "cores": cores},
+            took_effect=live == switch.count and not idle,
+            summary=f"{summary}, of which one alone computed" if idle else summary,
+            facts={"threads": live, "cores": cores, "busy_threads": busy},
         )

@@ -44,6 +44,8 @@ def draw_field(name: str, title: str, field: FieldInfo, fits: tuple[Any, ...] | 
 def _number(title: str, kind: type, key: str, note: str | None, field: FieldInfo, fits: tuple[Any, ...] | None) -> Any:
     """A number: a slider where the range is short, typed where it is long, a menu where there are gaps."""
     low, high = bounds(field)
+    if field.default is None:
+        return _optional(title, kind, key, note, low, high)
     if fits:
         if list(fits) != list(range(fits[0], fits[-1] + 1)):
             return st.selectbox(title, fits, key=key, help=note)
@@ -55,3 +57,12 @@ def _number(title: str, kind: type, key: str, note: str | None, field: FieldInfo
         return st.slider(title, kind(low), kind(high), key=key, step=step, help=note)
     most = None if high is None else kind(high)
     return st.number_input(title, None if low is None else kind(low), most, key=key, step=step, help=note)
+
+
+def _optional(title: str, kind: type, key: str, note: str | None, low: float | None, high: float | None) -> Any:
+    """A number that need not be given: an empty box is None."""
+    least, most = (None if end is None else kind(end) for end in (low, high))
+    step, shown = (1, "%d") if kind is int else (0.01, "%g")
+    return st.number_input(
+        title, least, most, value=None, step=step, format=shown, key=key, help=note, placeholder="not set"
+    )

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import streamlit as st
 
 from backend.recipe.base import RecipeError
-from backend.recipe.race import Race
+from backend.recipe.race import Measure, Race
 from backend.ui.form.fields import draw_field
+from backend.ui.form.prompts import APART, draw_prompt_set
 from backend.ui.form.sheet import PARTS, race_data
 from backend.ui.form.state import current, keep, put, seed, sheet
 from backend.ui.text import plain, short
 
 MORE = ("stop_at_end", "revision", "trust_remote_code", "price_per_hour")
+TITLES = {"budget": "Quality budget"}  # of parts whose name alone says too little
 
 
 def read_race() -> Race:
@@ -83,9 +85,12 @@ def _use(example: str) -> None:
 def _draw_settings() -> None:
     """Sampling, measurement, and what else a race has, from the schemas."""
     for part, cls in PARTS.items():
-        st.markdown(f"**{part.title()}**")
+        st.markdown(f"**{TITLES.get(part, part.title())}**")
         for name, field in cls.model_fields.items():
-            draw_field(f"{part}.{name}", name.replace("_", " "), field)
+            if f"{part}.{name}" not in APART:
+                draw_field(f"{part}.{name}", name.replace("_", " "), field)
+        if cls is Measure:
+            draw_prompt_set()
     st.markdown("**Race**")
     for name in MORE:
         draw_field(name, name.replace("_", " "), Race.model_fields[name])

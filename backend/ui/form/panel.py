@@ -18,7 +18,7 @@ from backend.ui.form.state import current, keep, replace, seed, sheet
 from backend.ui.palette import look
 from backend.ui.text import plain
 
-Predict = Callable[[Recipe], str]  # a recipe's forecast effect on memory in words, '' where there is none
+Predict = Callable[[Recipe], str]  # a recipe's forecast in words, '' where there is none
 SHOWN = "shown_lane"
 
 
@@ -27,7 +27,7 @@ def draw_panel(facts: ModelFacts | None, effect: Predict, held: Predict) -> None
 
     Args:
         facts: of the model, None while it is not known.
-        effect: what a recipe does to memory, in words.
+        effect: what a recipe does to memory and to the decode ceiling, in words.
         held: what a lane with the recipe holds, in words.
     """
     lane = _lane_bar()
@@ -111,7 +111,7 @@ def _draw_menu(
         ),
     )
     if kind:
-        if words := predict(_alone(all_switches()[kind], facts)):
+        if words := _effect(lane, all_switches()[kind], facts, predict):
             st.caption(plain(words))
         _draw_fields(lane, all_switches()[kind], facts)
     for cls in kinds:
@@ -126,11 +126,13 @@ def _draw_toggle(
     name = f"{lane}.{cls.kind}"
     on = is_on(sheet(), lane, cls)
     reason = obstacle(cls, facts, [switch for switch in chosen if switch.kind != cls.kind])
-    effect = "" if reason else predict(_alone(cls, facts))
+    effect = "" if reason else _effect(None, cls, facts, predict)
     label = plain(cls.title) + (f" :gray[:small[{plain(effect)}]]" if effect else "")
     note = f"{plain(cls.summary)}\n\nSource: {plain(cls.source)}" if cls.source else plain(cls.summary)
     off = reason is not None and not on
     if keep(name, st.toggle(label, key=seed(name, False), help=note, disabled=off)):
+        if (now := _effect(lane, cls, facts, predict)) and now != effect:
+            st.caption(plain(f"As set: {now}"))
         _draw_fields(lane, cls, facts)
     if off:
         st.caption(f"Not here. {plain(_capital(reason or ''))}.")
@@ -172,8 +174,18 @@ def _first(cls: type[Switch], facts: ModelFacts | None) -> Switch:
     return switch
 
 
-def _alone(cls: type[Switch], facts: ModelFacts | None) -> Recipe:
-    return Recipe(switches={cls.kind: _first(cls, facts)})
+def _effect(lane: str | None, cls: type[Switch], facts: ModelFacts | None, predict: Predict) -> str:
+    """What the switch does by itself, in words: as it stands in the lane, or as it is switched on where none is given.
+
+    Nothing while its values do not validate; they have their own line.
+    """
+    if lane is None:
+        return predict(Recipe(switches={cls.kind: _first(cls, facts)}))
+    try:
+        switch = read_switch(cls.kind, fields_of(sheet(), lane, cls.kind))
+    except RecipeError:
+        return ""
+    return predict(Recipe(switches={cls.kind: switch}))
 
 
 def _capital(text: str) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from backend.recipe.base import Config
-from backend.recipe.race import LANES, Measure, Race, Sampling
+from backend.recipe.race import LANES, Budget, Measure, Race, Sampling
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import ONE_OF, Switch, all_switches
 
 Values = dict[str, Any]
-PARTS: dict[str, type[Config]] = {"sampling": Sampling, "measure": Measure}
+PARTS: dict[str, type[Config]] = {"sampling": Sampling, "measure": Measure, "budget": Budget}
 PLAIN = tuple(name for name in Race.model_fields if name not in (*PARTS, "baseline", "variants"))
 NONE = ""
 

@@ -63,7 +63,7 @@ function open(root, data) {
   const race = { key: data.key, seq: -1, lanes: new Map(), plots: {}, root, styledAt: -1e9 };
   const panes = root.querySelector(".panes");
   panes.replaceChildren();
-  panes.style.setProperty("--lanes", data.lanes.length);
+  root.style.setProperty("--lanes", data.lanes.length);
   root.dataset.mode = data.mode || "live";
   for (const told of data.lanes) {
     const lane = { name: told.name, ids: [], texts: [], clock: [], drafted: [], kld: [], sum: [], settled: 0, forked: false };

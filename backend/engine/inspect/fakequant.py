@@ -1,0 +1,47 @@
+"""Quantization by arithmetic alone: what a kernel would have computed with, as float numbers. Always `simulated`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from backend.techniques.quantize.int4_linear import MIDDLE, quantize_groups
+
+LEVELS = 127  # of torch's dynamic layers: 8 bits unsigned of which one is given up (`reduce_range`)
+GROUP = 32
+ROWS_AT_A_TIME = 1 << 22  # weights rounded at a time
+
+
+def dynamic_int8(x: Tensor) -> Tensor:
+    """What `torch.ops.quantized.linear_dynamic` multiplies with instead of x: one scale and zero point a call.
+
+    scale s = (max(x, 0) - min(x, 0)) / 127, zero point z = round(-min(x, 0) / s), codes clamp(round(x / s) + z, 0,
+    127), and back s (code - z). The range always holds 0, so that 0 stays 0.
+    """
+    low, high = float(x.min().clamp_max(0)), float(x.max().clamp_min(0))
+    scale = (high - low) / LEVELS
+    if scale == 0:
+        return x
+    zero = min(LEVELS, max(0, round(-low / scale)))
+    codes = torch.round(x / scale).add_(zero).clamp_(0, LEVELS)
+    return codes.sub_(zero).mul_(scale)
+
+
+def int4_groups(weight: Tensor, group: int = GROUP) -> Tensor:
+    """A matrix (N, K) as int4 weight-only layers hold it, in float32: groups of a row, asymmetric, to nearest.
+
+    scale s = (max - min) / 15, zero z = min + 8 s, both in bf16; code c = clamp(round((w - z) / s) + 8, 0, 15); and
+    back s (c - 8) + z. See techniques/quantize/int4_linear.py.
+    """
+    rows, width = weight.shape
+    padded = F.pad(weight.detach(), (0, -width % group))
+    out = torch.empty(rows, width, dtype=torch.float32, device=weight.device)
+    step = max(1, ROWS_AT_A_TIME // padded.shape[1])
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        codes, scales = quantize_groups(padded[part], group)  # (n, K), (G, n, 2)
+        scale, zero = scales.float().transpose(0, 1).unsqueeze(-1).unbind(2)  # (n, G, 1) each
+        groups = codes.view(codes.shape[0], -1, group).float()
+        out[part] = ((groups - MIDDLE) * scale + zero).view(codes.shape[0], -1)[:, :width]
+    return out

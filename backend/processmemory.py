@@ -1,0 +1,22 @@
+"""The memory of a lane's process beside its model: libraries, threads, tokenizer. Measured once, and kept.
+
+The worker measures it with the machine's bandwidth (backend/idle.py): a lane with a model of a few thousand weights
+runs a request, and what its process then holds is what every lane holds beside its own model. The tokenizer's share
+grows with its file.
+"""
+
+from __future__ import annotations
+
+from backend.machine import kept_process_bytes
+from backend.recipe.facts import ModelFacts
+from backend.recipe.recipe import Recipe
+
+USUAL_BYTES = 60 * 10**6  # before it was measured here
+BYTES_A_TOKENIZER_BYTE = 12.0  # resident for each byte of tokenizer.json
+
+
+def process_bytes(facts: ModelFacts, recipe: Recipe) -> int:
+    """Predicted resident bytes of the process beside weights and cache."""
+    measured = kept_process_bytes()
+    base = USUAL_BYTES if measured is None else measured
+    return base + round(BYTES_A_TOKENIZER_BYTE * facts.tokenizer_bytes)
