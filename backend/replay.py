@@ -15,7 +15,7 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
     cloze        lane       right, asked, marks, done, total, protocol  last words of real text, of other models
     overlap      lane       rouge_l                                   of its text against the baseline's
     forecast     lane       what was predicted before the lane was changed, see backend/prediction.py
-    breakdown    lane       linear_share|None, plain_step_s           measured off the clock, see engine/breakdown.py
+    breakdown    lane       decode, prefill, ..., plain_step_s         measured off the clock, see engine/breakdown.py
     prompts      None       mode 'one'|'list'|'mix', prompts: [{kind, prompt_tokens, output_tokens}]   what is measured
     request      lane       round, order, prompt (index), kind, prompt_tokens, output_tokens, ttft_s,
                             emitted_s: [...] (s since the request began), peak_bytes

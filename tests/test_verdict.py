@@ -89,7 +89,7 @@ def test_a_failed_lane_keeps_its_own_figures_and_gets_no_ratio(finished):
 
 def test_drafting_that_costs_more_than_it_saves_is_said_to(finished):
     lane = finished.lanes["A"]
-    lane.breakdown = {"linear_share": 0.6, "plain_step_s": 0.01}
+    lane.breakdown = {"plain_step_s": 0.01}
     lane.speculation = {
         "drafted": 40, "accepted": 8, "rounds": 10, "draft_s": 0.2, "verify_s": 0.12, "acceptance_rate": 0.2,
         "alpha": 0.4, "mean_acceptance_length": 1.8, "draft_cost_share": 0.6,

@@ -107,6 +107,26 @@ def racing(tokens: int) -> Iterator[list[Told]]:
         yield told
 
 
+def broken_down(step_s: float, weights_bytes: float) -> dict[str, Any]:
+    """Where a step's time went: two thirds in matrices, the rest in attention, norms and Python."""
+    parts = {"attention": 0.3, "feed_forward": 0.5, "norm": 0.05, "sampling": 0.05, "python": 0.1}
+    one = {
+        "parts": {part: share * step_s for part, share in parts.items()},
+        "linear": {"attention": 0.2 * step_s, "feed_forward": 0.45 * step_s},
+        "calls": {part: 40 for part in parts},
+        "linear_calls": 57,
+        "layers": [step_s / 8] * 8,
+        "step_s": step_s,
+        "hooked_step_s": step_s,
+        "weights_bytes": weights_bytes,
+        "head_bytes": 0,
+        "kv_bytes": 4_000_000,
+        "flops": 50e6,
+    }
+    machine = {"bandwidth_bytes_per_s": 30e9, "flops_per_s": 100e9, "call_s": 5e-6}
+    return machine | {"decode": one, "prefill": one | {"tokens": 11, "flops": 550e6}}
+
+
 def spot(place: int, kld: float) -> dict[str, Any]:
     """A worst token whose texts would be markup if anything read them as such."""
     base = [{"token": 7, "text": "<b>red</b>", "p": 0.6}, {"token": 8, "text": "\n", "p": 0.1}]
@@ -131,7 +151,7 @@ def measuring(view: RaceView, order: Race) -> Iterator[list[Told]]:
         ]
         if lane != "base":
             yield [("worst", lane, {"decode": [spot(at, 2.5 - at) for at in range(3)], "prefill": []})]
-        yield [("breakdown", lane, {"linear_share": 0.62, "plain_step_s": STEP_S[lane]})]
+        yield [("breakdown", lane, {"plain_step_s": STEP_S[lane]} | broken_down(STEP_S[lane], WEIGHTS[lane]))]
     dice = random.Random(3)
     for turn in range(1, 9):
         for place, lane in enumerate(LABELS):
