@@ -79,13 +79,11 @@ def go(way: Raceway, scored: bool) -> None:
             continue
         clocks[name] = reply["clock"]
         _write_slice(way, name, reply)
-        way.breathe()  # after the journal was written: this is when the page draws what is new
+        way.breathe()  # every write of a race is followed by a breath: this is when the page draws what is new
         if name == "base" and scored:
             _score_slice(way, reply["tokens"])
         if reply["finished"]:
             clocks.pop(name)
-        out = [len(lane.ids) for lane in way.view.lanes.values() if not lane.failure]
-        way.phase("racing", min(out, default=goal), goal)
 
 
 def _write_slice(way: Raceway, name: str, reply: dict[str, Any]) -> None:
@@ -93,6 +91,8 @@ def _write_slice(way: Raceway, name: str, reply: dict[str, Any]) -> None:
     if "speculation" in reply:
         events.append(("speculation", name, reply["speculation"]))
     way.write(*events)
+    goal = way.race.max_new_tokens
+    way.phase("racing", min((len(lane.ids) for lane in way.view.lanes.values() if not lane.failure), default=goal), goal)
 
 
 def _score_slice(way: Raceway, tokens: dict[str, Any]) -> None:
