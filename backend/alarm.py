@@ -20,6 +20,7 @@ from typing import Any
 
 KLD = 0.1  # nats, mean: between the coarsest 4 bit that is in wide use and a 2 bit that is not
 KLD_P99 = 2.0  # nats: one token in a hundred whose odds are off by a factor of e^2, however good the mean
+FEWEST_TOKENS = 10  # fewer say nothing of how often the first choice is kept
 P99_TOKENS = 50  # fewer have no 99th percentile to speak of
 TOP1 = 0.9  # share of tokens
 TOP5 = 0.8  # one of five lost on average
@@ -80,7 +81,7 @@ def _agreement(entry: Entry) -> Iterator[Fall]:
         if kld["p99"] > KLD_P99 and kld["tokens"] >= P99_TOKENS:
             yield Fall("kld_p99", kld["p99"], KLD_P99, kld["p99"] / KLD_P99, shape)
         top1 = entry[f"top1{ending}"]
-        if entry[f"top1{ending}_range"]["high"] < TOP1:
+        if entry[f"top1{ending}_range"]["high"] < TOP1 and kld["tokens"] >= FEWEST_TOKENS:
             yield Fall("top1", top1, TOP1, (1 - top1) / (1 - TOP1), shape)
         top5 = entry.get(f"top5{ending}")
         if top5 is not None and top5 < TOP5:

@@ -37,7 +37,7 @@ def _item(paragraph: str) -> Cloze | None:
     for sentence in _SENTENCE_END.split(paragraph):
         passage = f"{passage} {sentence}".strip()
         words = passage.split()
-        if len(words) > MOST_WORDS:
+        if not words or len(words) > MOST_WORDS:
             break
         last = words[-1].rstrip(".?!")
         earlier = {word.strip(_MARKS).lower() for word in words[:-1]}

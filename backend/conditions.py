@@ -24,9 +24,8 @@ class Conditions:
 
     def __init__(self) -> None:
         self._began = self._looked = time.monotonic()
-        self._began_at = time.time()
         self._cpu, self._swap, self._throttles = psutil.cpu_times(), psutil.swap_memory(), throttle_events()
-        self._seen: dict[tuple[int, float], float] = {}  # (pid, start) -> CPU seconds at the last look
+        self._seen: dict[tuple[int, float], float | None] = {}  # (pid, start) -> CPU seconds at the last look, if told
         self._used: defaultdict[str, float] = defaultdict(float)  # CPU seconds of others, by name
         self._own_s = 0.0
         self._frequencies: list[float] = []
@@ -72,18 +71,15 @@ class Conditions:
     def _read_processes(self, first: bool = False) -> None:
         """Add up what every process used since the last look: ours by itself, others by their names."""
         ours = own_pids()
-        seen = {}
+        seen: dict[tuple[int, float], float | None] = {}
         for process in psutil.process_iter(["pid", "name", "create_time", "cpu_times"]):
             info = process.info
-            times = info["cpu_times"]
-            if times is None:
-                continue  # it ended, or may not be looked at
-            key, total = (info["pid"], info["create_time"]), times.user + times.system
+            key, times = (info["pid"], info["create_time"]), info["cpu_times"]
+            total = None if times is None else times.user + times.system
             seen[key] = total
-            # One that is new has used all its time since the last look, unless it was not readable before.
-            before = self._seen.get(key, 0.0 if info["create_time"] >= self._began_at else total)
-            if first:
-                continue
+            before = self._seen.get(key, 0.0)  # one that is new has used all its time since the last look
+            if first or total is None or before is None:
+                continue  # it ended, or may not be looked at
             if info["pid"] in ours:
                 self._own_s += total - before
             else:

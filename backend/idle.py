@@ -64,7 +64,8 @@ class IdleMeasurement:
             vocab = lane.call("load", self._waiting)["vocab"]
             lane.call("transform", self._waiting)
             memory = lane.call("warm", self._waiting, ring=None, vocab=vocab)["memory"]
-            held = int(memory["peak_bytes"] - memory["weights_bytes"] - memory["kv_bytes"])
+            peak = lane.call("request", self._waiting, tokens=TOKENS)["peak_bytes"]
+            held = int(peak - memory["weights_bytes"] - memory["kv_bytes"])
             kept = {"key": process_key(), "process_bytes": held, "at": time.time()}
             process_file().write_text(json.dumps(kept), encoding="utf-8")
             lane.call("machine", self._waiting)

@@ -95,21 +95,28 @@ class Lane:
         return {}
 
     def warm(self, ring: str | None, vocab: int) -> dict[str, Any]:
-        """Run a few tokens so that kernels and caches are warm; watch some more, and read the receipt."""
+        """Run a few tokens so that kernels and caches are warm, and read a first receipt, of a model that is at rest."""
         if ring:
             self.marker.ring = Ring(ring, vocab)
-        decoder = self._new_decoder()
-        decoder.start(self.prompt, room=8)
-        for _ in range(4):
-            decoder.step()
-        memory = self.memory(decoder)  # before the receipt, whose profiler is not the lane's own memory
-        self.subject.run = witness(self.subject, decoder, self.prompt)
+        decoder = self._warm_decoder()
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),
             "receipt": receipt(self.subject, self.recipe),
-            "memory": memory,
+            "memory": self.memory(decoder),
         }
+
+    def witness(self) -> dict[str, Any]:
+        """Watch some tokens run, and read the receipt again with what was seen."""
+        self.subject.run = witness(self.subject, self._warm_decoder(), self.prompt)
+        return {"receipt": receipt(self.subject, self.recipe)}
+
+    def _warm_decoder(self) -> Decoder:
+        decoder = self._new_decoder()
+        decoder.start(self.prompt, room=8)
+        for _ in range(4):
+            decoder.step()
+        return decoder
 
     def _new_decoder(self) -> Decoder:
         return Decoder(self.subject, self.race.sampling, self.race.seed)

@@ -24,8 +24,9 @@ def run_phases(way: Raceway) -> None:
     go(way, scored)
     if scored:
         compare_quality(way)
-    break_down(way)
     measure(way)
+    break_down(way)
+    witness(way)
     if scored:
         compare_texts(way)
     way.write(("verdict", None, build_verdict(way.view, way.race)))
@@ -81,13 +82,11 @@ def go(way: Raceway, scored: bool) -> None:
             continue
         clocks[name] = reply["clock"]
         _write_slice(way, name, reply)
-        way.breathe()  # after the journal was written: this is when the page draws what is new
+        way.breathe()  # every write of a race is followed by a breath: this is when the page draws what is new
         if name == "base" and scored:
             _score_slice(way, reply["tokens"])
         if reply["finished"]:
             clocks.pop(name)
-        out = [len(lane.ids) for lane in way.view.lanes.values() if not lane.failure]
-        way.phase("racing", min(out, default=goal), goal)
 
 
 def _write_slice(way: Raceway, name: str, reply: dict[str, Any]) -> None:
@@ -95,6 +94,8 @@ def _write_slice(way: Raceway, name: str, reply: dict[str, Any]) -> None:
     if "speculation" in reply:
         events.append(("speculation", name, reply["speculation"]))
     way.write(*events)
+    goal = way.race.max_new_tokens
+    way.phase("racing", min((len(lane.ids) for lane in way.view.lanes.values() if not lane.failure), default=goal), goal)
 
 
 def _score_slice(way: Raceway, tokens: dict[str, Any]) -> None:
@@ -107,6 +108,12 @@ def break_down(way: Raceway) -> None:
     """Where a step's time goes, off every clock."""
     for name, reply in way.each("breakdown"):
         way.write(("breakdown", name, reply))
+
+
+def witness(way: Raceway) -> None:
+    """Watch each lane run under the profiler and read its receipt again: last, since its memory is no lane's own."""
+    for name, reply in way.each("witness"):
+        way.write(("receipt", name, reply))
 
 
 def _lost_baseline(view: RaceView) -> RecipeError:

@@ -130,12 +130,12 @@ class Raceway:
         self.write(("lane_failed", name, event))
 
     def each(self, verb: str, names: list[str] | None = None, **arguments: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Call a verb on every living lane in turn, with a breath after each."""
+        """Call a verb on every living lane in turn, with a breath after each, once its reply was written down."""
         for name in list(self.lanes if names is None else names):
             reply = self.call(name, verb, **arguments)
-            self.breathe()
             if reply is not None:
                 yield name, reply
+            self.breathe()
 
     @property
     def variants(self) -> list[str]:

@@ -5,6 +5,7 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
     phase        lane|None  name, done, total, eta_s|None, text      loading, transforming, warming up, racing, ...
     opened       None       versions, hardware, lanes: {name: label}, prompt_tokens|None, scored
     ready        lane       label, parameters, receipt (see engine/receipt.py), memory
+    receipt      lane       receipt, read again after a run was watched
     tokens       lane       start, ids, texts, clock (s on the lane clock, one a token), drafted (0/1 a token)
     speculation  lane       all of engine/speculate.py's Speculation.as_dict()
     scores       lane       shape 'decode'|'prefill', start, kld, top1 (0/1), top5, delta_logp   one entry a token
@@ -165,6 +166,9 @@ class RaceView:
     def _on_ready(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.phase, lane.label = "ready", data["label"]
         lane.parameters, lane.receipt, lane.memory = data["parameters"], data["receipt"], data["memory"]
+
+    def _on_receipt(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.receipt = data["receipt"]
 
     def _on_tokens(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.ids += data["ids"]

@@ -103,7 +103,7 @@ def test_context_and_recipe_move_it(home: Path, capsys: pytest.CaptureFixture[st
         ([json.dumps(TYPED | {"hidden_size": 10**30})], ("hidden_size", "1 to 1,000,000,000")),
         ([json.dumps(TYPED | {"model_type": "frobnicator"})], ("model_type is frobnicator", "llama", "race it")),
         (['{"model_type": "lla\0ma"}'], ("\\x00", "JSON")),
-        ([json.dumps({"model_type": "lla\0ma"})], ("model_type is lla\\x00ma",)),
+        ([json.dumps({"model_type": "lla\0ma"})], ("model_type is lla\\\\x00ma",)),
         (["folder\0name"], ("NUL",)),
         (['{"model_type": ' + '{"a": ' * 5000], ("Correct the JSON",)),
         (["shape:llama-1b", "--context", "0"], ("--context", "1 to 131072")),

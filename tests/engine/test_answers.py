@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,15 @@ def next_word(tiny: Subject, passage: str) -> str:
 
 
 def test_the_word_that_the_model_writes_is_found_and_another_is_not(tiny: Subject) -> None:
-    for story in ("Anna was in the harbor. Ben took the", "Once there was a lantern in the mill. The lantern is"):
-        word = next_word(tiny, story).strip()
-        assert encode(tiny, f"{story} {word}")[-1] == encode(tiny, story + next_word(tiny, story))[-1]
-        assert finds_last_word(tiny, Cloze(story, word))
-        assert not finds_last_word(tiny, Cloze(story, "Anna" if word != "Anna" else "Ben"))
+    tried = 0
+    for thing, place in itertools.product(("lantern", "basket", "key", "letter"), ("harbor", "market", "mill")):
+        story = f"Anna was in the {place}. Ben took the {thing} in the"
+        word = next_word(tiny, story)
+        if word[:1] == " " and word.strip().isalpha():  # a model that was never trained may write half a word
+            tried += 1
+            assert finds_last_word(tiny, Cloze(story, word.strip()))
+        assert not finds_last_word(tiny, Cloze(story, "Anna" if word.strip() != "Anna" else "Ben"))
+    assert tried
 
 
 def test_last_words_are_asked_a_few_at_a_time_and_every_lane_gets_the_same(tiny: Subject) -> None:

@@ -68,6 +68,7 @@ def test_it_is_put_into_the_plan_and_read_back_from_it(tiny_llama: Subject) -> N
     switch = PromptLookup(tokens=6, ngram=3)
     assert not PromptLookupDrafting().read_back(tiny_llama, switch).took_effect
     PromptLookupDrafting().apply(tiny_llama, switch)
-    effect = PromptLookupDrafting().read_back(tiny_llama, PromptLookup())
+    assert not PromptLookupDrafting().read_back(tiny_llama, PromptLookup(tokens=2)).took_effect
+    effect = PromptLookupDrafting().read_back(tiny_llama, switch)
     assert effect.took_effect
     assert (effect.facts["tokens"], effect.facts["ngram"]) == (6, 3)
