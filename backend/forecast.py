@@ -24,6 +24,7 @@ PRECISIONS: dict[str, Recipe] = {
     "int8": Recipe.read({"switches": {"int8_weight_only": {}}}),
     "int4": Recipe.read({"switches": {"int4_weight_only": {}}}),
 }
+BF16_COPY = 1.15  # of a matrix's own bytes, as measured
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,17 @@ def forecast_lane(facts: ModelFacts, recipe: Recipe, tokens: int, lane: str = "b
 
 
 def passing_bytes(facts: ModelFacts, recipe: Recipe, prompt: int) -> int:
-    """Predicted bytes of what a prompt's call holds for a moment: activations of one layer, and a row of logits."""
+    """Predicted bytes of what a prompt's call holds for a moment: activations of one layer, and a row of logits.
+
+    Where a CPU computes in bf16, its kernels lay a copy of each matrix out anew; the largest decides.
+    """
     width, left = float_bytes(facts, recipe), pruned(facts, recipe)
     one_token = 4 * left.hidden + max(4 * left.ffn, 3 * (left.heads + left.kv_heads) * left.head_dim)
-    return prompt * width * one_token + 2 * 4 * facts.vocab
+    passing = prompt * width * one_token + 2 * 4 * facts.vocab
+    if recipe.get("cast") and lane_device(facts, recipe) == "cpu":
+        parts = weight_parts(left)
+        passing += round(BF16_COPY * width * max(parts.head, *(matrix.numel for matrix in parts.matrices)))
+    return passing
 
 
 def width_at_load(facts: ModelFacts, recipe: Recipe) -> int:

