@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from backend.executors.local import LaneDied, LocalExecutor
 from backend.journal import IN_TURN, Journal
-from backend.machine import kept_process_bytes, process_file, process_key, this_machine
+from backend.machine import keep_peaks, kept_process_bytes, process_file, process_key, this_machine
 from backend.recipe.base import RecipeError
 
 QUIET_S = 5.0  # without a job before it begins
@@ -68,7 +68,7 @@ class IdleMeasurement:
             held = int(peak - memory["weights_bytes"] - memory["kv_bytes"])
             kept = {"key": process_key(), "process_bytes": held, "at": time.time()}
             process_file().write_text(json.dumps(kept), encoding="utf-8")
-            lane.call("machine", self._waiting)
+            keep_peaks(lane.call("machine", self._waiting))
         finally:
             lane.stop()
 

@@ -94,7 +94,7 @@ class Lane:
         return {}
 
     def warm(self, ring: str | None, vocab: int) -> dict[str, Any]:
-        """Run a few tokens so that kernels and caches are warm, and read a first receipt, of a model that is at rest."""
+        """Run a few tokens so that kernels and caches are warm; read a first receipt, of a model that is at rest."""
         if ring:
             self.marker.ring = Ring(ring, vocab)
         decoder = self._warm_decoder()

@@ -62,6 +62,14 @@ def read_peaks() -> dict[str, Any]:
     return {}
 
 
+def keep_peaks(facts: Mapping[str, Any]) -> None:
+    """Keep one measurement beside the others; the file is replaced in one step, so that nobody reads half of it."""
+    key = machine_key(str(facts["device"]), int(facts["threads"]))
+    new = peak_file().with_suffix(".new")
+    new.write_text(json.dumps(read_peaks() | {key: dict(facts)}, indent=1), encoding="utf-8")
+    new.replace(peak_file())
+
+
 def this_machine(device: str = "cpu") -> Machine | None:
     """The measurement of a device with the most threads; None while there is none of this hardware and this torch."""
     known = [facts for key, facts in read_peaks().items() if _belongs(key, facts, device)]

@@ -95,7 +95,9 @@ def _write_slice(way: Raceway, name: str, reply: dict[str, Any]) -> None:
         events.append(("speculation", name, reply["speculation"]))
     way.write(*events)
     goal = way.race.max_new_tokens
-    way.phase("racing", min((len(lane.ids) for lane in way.view.lanes.values() if not lane.failure), default=goal), goal)
+    way.phase(
+        "racing", min((len(lane.ids) for lane in way.view.lanes.values() if not lane.failure), default=goal), goal
+    )
 
 
 def _score_slice(way: Raceway, tokens: dict[str, Any]) -> None:

@@ -72,7 +72,9 @@ def main() -> None:
                 bench.check(f"{model} {name}, {phase}: parts off the unprofiled step by", off, at_most=0.1)
             left = view.verdict["lanes"][name]["explained"]["decode"]
             share = left["bars"]["unexplained"] / left["measured_s"]
-            print(f"        {model} {name}: {share:+.1%} of the measured step unexplained, {left['reason']}", flush=True)
+            print(
+                f"        {model} {name}: {share:+.1%} of the measured step unexplained, {left['reason']}", flush=True
+            )
     bench.end()
 
 

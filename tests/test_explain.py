@@ -112,7 +112,9 @@ def test_compiled_code_has_no_parts_to_tell_of() -> None:
 seconds = st.floats(0, 1e-1)
 
 
-@given(st.fixed_dictionaries({"attention": seconds, "feed_forward": seconds, "python": seconds}), st.floats(0, 1), seconds)
+@given(
+    st.fixed_dictionaries({"attention": seconds, "feed_forward": seconds, "python": seconds}), st.floats(0, 1), seconds
+)
 def test_bars_always_add_up_and_only_the_rest_is_negative(parts: dict[str, float], share: float, whole: float) -> None:
     linear = {name: share * value for name, value in parts.items() if name != "python"}
     found = explain(facts(parts=parts, linear=linear), "decode", whole or 1e-3)

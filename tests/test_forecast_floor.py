@@ -37,7 +37,7 @@ INT8: dict[str, Any] = {"int8_weight_only": {}}
 INT4: dict[str, Any] = {"int4_weight_only": {"group_size": 32}}
 
 
-@pytest.fixture(scope="session")  # lanes keep the environment of the first one
+@pytest.fixture(scope="module")
 def measured_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state folder in which this machine has been measured as the worker does it."""
     folder = tmp_path_factory.mktemp("measured")

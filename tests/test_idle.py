@@ -26,7 +26,13 @@ class Lanes:
         waiting()
         if self.death:
             raise self.death
-        return {"vocab": 256, "peak_bytes": 9_000_000, "memory": {"weights_bytes": 1_000_000, "kv_bytes": 0}}
+        return {
+            "device": "cpu",
+            "threads": 1,
+            "vocab": 256,
+            "peak_bytes": 9_000_000,
+            "memory": {"weights_bytes": 1_000_000, "kv_bytes": 0},
+        }
 
     def stop(self) -> None:
         self.stopped += 1

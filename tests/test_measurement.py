@@ -32,7 +32,8 @@ def test_a_mix_is_asked_in_turn_and_told_apart(bench, tiny_folder):
         assert ours["peak_bytes"] > 0
     firsts = [r["order"] for r in base if r["prompt"] == 0]
     assert len(firsts) >= 2
-    assert firsts == [place % 2 for place in range(len(firsts))]  # the order turns from one asking of a prompt to the next
+    # The order turns from one asking of a prompt to the next.
+    assert firsts == [place % 2 for place in range(len(firsts))]
     short, long, answer = base[:3]
     assert short["prompt_tokens"] <= 64 < long["prompt_tokens"] <= 512
     assert answer["output_tokens"] == 4 * short["output_tokens"]

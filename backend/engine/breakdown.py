@@ -125,7 +125,7 @@ def _told(clock: PartClock, work: Callable[[], object]) -> Counter[Place]:
 
 
 def _count(clock: PartClock, work: Callable[[], object]) -> None:
-    """Count operator calls in a run that is not timed. A compiled forward is left uncounted: it would be traced anew."""
+    """Count operator calls in a run that is not timed. A compiled forward stays uncounted: it would be traced anew."""
     clock.start()
     with CountCalls(clock):
         work()

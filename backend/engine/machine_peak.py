@@ -6,7 +6,6 @@ from the state folder. The buffer is larger than the last-level cache, so that m
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from backend.devices import free_bytes
-from backend.machine import machine_key, peak_file, read_peaks
+from backend.machine import keep_peaks, machine_key, read_peaks
 
 EACH_S = 0.2  # for one figure, warm-up not counted
 MOST_RUNS = 50
@@ -40,15 +39,8 @@ def machine_peak(device: torch.device) -> dict[str, Any]:
     if key in kept:
         return kept[key] | {"kept": True}
     facts = _measure(device)
-    _write(peak_file(), kept | {key: facts})
+    keep_peaks(facts)
     return facts | {"kept": False}
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    """Replace the file in one step, so that another lane never reads half of it."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    new.replace(path)
 
 
 @torch.inference_mode()

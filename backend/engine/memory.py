@@ -49,7 +49,7 @@ class MemoryMeter:
 
 
 def give_back() -> None:
-    """Return what was freed to the system, as far as the C library can: what loading and packing took is held no more."""
+    """Return what was freed to the system, as far as the C library can: what loading and packing took."""
     gc.collect()
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)

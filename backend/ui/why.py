@@ -63,7 +63,9 @@ def reason(explained: dict[str, Any], what: str) -> str:
         return f"The zeros stand in dense matrices, which are read whole: {held} for each token (simulated)."
     if found == "slow layer":
         times, place = three(seen["times_median"]), int(seen["slowest_layer"])
-        return f"Layer {place} alone takes {times} times as long as the middle one, {share(seen['slowest_share'])} {of}."
+        return (
+            f"Layer {place} alone takes {times} times as long as the middle one, {share(seen['slowest_share'])} {of}."
+        )
     if found == "bandwidth":
         reads = f"reading {size(seen['weights_bytes'])} at {size(seen['bandwidth_bytes_per_s'])}/s, measured here"
         return f"{share((bars['weights'] + bars['kv']) / whole)} {of} is {reads}: only fewer bytes shorten that."

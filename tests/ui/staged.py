@@ -113,7 +113,7 @@ def broken_down(step_s: float, weights_bytes: float) -> dict[str, Any]:
     one = {
         "parts": {part: share * step_s for part, share in parts.items()},
         "linear": {"attention": 0.2 * step_s, "feed_forward": 0.45 * step_s},
-        "calls": {part: 40 for part in parts},
+        "calls": dict.fromkeys(parts, 40),
         "linear_calls": 57,
         "layers": [step_s / 8] * 8,
         "step_s": step_s,
