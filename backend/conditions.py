@@ -55,6 +55,7 @@ class Conditions:
         others = sorted(self._used.items(), key=lambda item: -item[1])
         unseen_s = _busy_s(cpu) - _busy_s(self._cpu) - self._own_s - sum(self._used.values())
         stolen_s = getattr(cpu, "steal", 0.0) - getattr(self._cpu, "steal", 0.0)
+        counted = None if throttles is None or self._throttles is None else throttles - self._throttles
         return {
             "seconds": seconds,
             "cores": cores,
@@ -65,7 +66,7 @@ class Conditions:
             "swapped_in_bytes": swap.sin - self._swap.sin,
             "swapped_out_bytes": swap.sout - self._swap.sout,
             "frequency_mhz": self._frequencies,
-            "throttle_events": throttles - self._throttles if None not in (throttles, self._throttles) else None,
+            "throttle_events": counted,
         }
 
     def _read_processes(self, first: bool = False) -> None:

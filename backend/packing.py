@@ -46,8 +46,8 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
 def _stores(recipe: Recipe, width: int) -> tuple[Store, Store | None]:
     """How the layers' matrices are stored, and how the head is: None where it stays as it was loaded."""
     if dynamic := recipe.get("int8_dynamic"):
-        store = _int8_per_channel if getattr(dynamic, "per_channel", False) else _int8_dynamic
-        return store, store
+        rows: Store = _int8_per_channel if getattr(dynamic, "per_channel", False) else _int8_dynamic
+        return rows, rows
     if weight_only := recipe.get("int8_weight_only"):
         return _int8_rows, None if getattr(weight_only, "head", "int8") == "keep" else _int8_rows
     if weight_only := recipe.get("int4_weight_only"):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, Self
 
 from backend.executors.local import LaneDied, LocalExecutor, LocalLane
 from backend.hardware import hardware
@@ -159,7 +159,7 @@ class Raceway:
         }
 
     @contextmanager
-    def running(self) -> Iterator[Raceway]:
+    def running(self) -> Iterator[Self]:
         """Whatever happens, no lane and no shared memory stays behind."""
         try:
             yield self

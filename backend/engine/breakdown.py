@@ -47,12 +47,11 @@ def breakdown(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     if subject.device.type != "cpu":
         return {}
     decode, prefill = decode_parts(subject, prompt), prefill_parts(subject, prompt)
-    dtype = subject.model.get_input_embeddings().weight.dtype
     return {
         "decode": decode,
         "prefill": prefill,
         "bandwidth_bytes_per_s": read_bandwidth(decode["weights_bytes"]),
-        "flops_per_s": peak_flops(dtype, max(16, min(512, len(prompt)))),
+        "flops_per_s": peak_flops(subject.model.dtype, max(16, min(512, len(prompt)))),
         "call_s": call_cost(),
     }
 
@@ -79,7 +78,8 @@ def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     def read() -> object:
         return decoder.start(prompt, room=1)
 
-    free, hooked = [_time(read)], []
+    free = [_time(read)]
+    hooked: list[Counter[Place]] = []
     with clock.hooked(subject):
         while not hooked or (len(hooked) < 3 and sum(sum(one.values()) for one in hooked) < PREFILL_S):
             hooked.append(_told(clock, read))

@@ -93,6 +93,6 @@ def _format(module: nn.Module) -> str:
     """What a layer's weights are made of; buffers alone, such as rotary frequencies, by their type."""
     if is_linear(module):
         return layer_format(module)
-    tensors = [p for p in module._parameters.values() if p is not None]
+    tensors: list[Tensor] = [p for p in module._parameters.values() if p is not None]
     tensors += [b for b in module._buffers.values() if b is not None]
     return float_name(tensors[0].dtype) if tensors else "none"

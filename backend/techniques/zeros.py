@@ -14,7 +14,7 @@ def shown_weight(module: nn.Module) -> Tensor | None:
     """The matrix of a module as floats or as int8 codes (N, K); None where it is packed for a kernel's eyes only."""
     packed = getattr(module, "packed", None)
     if isinstance(packed, Tensor):  # this project's own layers, which pad rows with zeros
-        return packed[:, : module.in_features] if packed.dtype == torch.int8 else None  # type: ignore[misc]
+        return packed[:, : module.in_features] if packed.dtype == torch.int8 else None
     weight: Any = getattr(module, "weight", None)
     for part in ("qdata", "int_data"):  # torchao keeps its codes inside a tensor subclass
         weight = getattr(weight, part, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -124,7 +125,7 @@ def compared(first: RaceView, second: RaceView, names: tuple[str, str], dark: bo
     return "Speed in the race", figure if words else None, _sentence(words, "Neither race wrote a token.")
 
 
-def _line(figure: go.Figure, lane: LaneView, x: list[float], y: list[float], dark: bool) -> None:
+def _line(figure: go.Figure, lane: LaneView, x: Sequence[float], y: Sequence[float], dark: bool) -> None:
     """A lane's line with its letter at the end."""
     stride = max(1, len(x) // MOST)
     last = len(x) - 1

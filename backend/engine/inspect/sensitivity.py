@@ -84,7 +84,7 @@ def _units(subject: Subject) -> dict[str, list[nn.Linear]]:
 def _standing_in(layers: list[nn.Linear], scheme: str) -> Iterator[None]:
     """Let these layers compute as if they were quantized; gone with the block, no weight is touched."""
     for layer in layers:
-        layer.forward = _forward(layer, scheme)  # type: ignore[method-assign]
+        layer.forward = _forward(layer, scheme)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

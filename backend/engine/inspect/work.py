@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import Cache
@@ -92,8 +92,8 @@ def matrix_shape(layer: nn.Module) -> tuple[int, int]:
     width_in, width_out = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
     if isinstance(width_in, int) and isinstance(width_out, int):
         return width_in, width_out
-    rows, columns = layer.weight.shape  # type: ignore[union-attr, misc]
-    return int(rows), int(columns)  # type: ignore[arg-type]
+    rows, columns = cast(Tensor, layer.weight).shape
+    return int(rows), int(columns)
 
 
 def _add_attention(work: Work, subject: Subject, cache: Cache, tokens: int, total: int) -> None:

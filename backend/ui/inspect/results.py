@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from backend.inspection import InspectedLane, InspectionView
@@ -123,7 +125,7 @@ def _roofline(lanes: list[InspectedLane], dark: bool) -> None:
     rows = roofline.rows(lanes)
     if rows:
         figures = ("Time, ms", "MB moved", "M operations", "GB/s")
-        columns: dict[str, object] = {name: st.column_config.NumberColumn(format="%.3g") for name in figures}
+        columns: dict[str, Any] = {name: st.column_config.NumberColumn(format="%.3g") for name in figures}
         columns["Explained by the roof"] = st.column_config.NumberColumn(format="percent")
         st.dataframe(rows, hide_index=True, column_config=columns, key="roofline-rows")
         st.caption(
@@ -177,7 +179,7 @@ def _outliers(lanes: list[InspectedLane], dark: bool) -> None:
     rows = outliers.rows(lane)
     if not rows:
         return
-    columns: dict[str, object] = {name: st.column_config.NumberColumn(format="percent") for name in outliers.SHARES}
+    columns: dict[str, Any] = {name: st.column_config.NumberColumn(format="percent") for name in outliers.SHARES}
     columns |= {name: st.column_config.NumberColumn(format="%.3g") for name in outliers.FIGURES}
     st.dataframe(rows, hide_index=True, column_config=columns, key="outlier-rows")
     names = [one["name"] for one in lane.outliers["layers"]]

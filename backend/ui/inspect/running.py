@@ -23,7 +23,6 @@ def _follow(number: int) -> None:
     job = desk.journal().job(number)
     if job is None or job.ended:
         st.rerun(scope="app")
-        return
     view = view_of(job)
     phase = view.phase
     bar, cancel = st.columns([5, 1], vertical_alignment="center")
