@@ -74,11 +74,11 @@ def _round(way: Raceway, number: int, prompts: int, tokens: int) -> None:
 
 
 def known(view: RaceView, way: Raceway) -> bool:
-    """Whether every variant's interval is as narrow as asked, with six pairs at least."""
+    """Whether every variant's interval is as narrow as asked and agrees with its estimate, with six pairs at least."""
     so_far = measured(view)
     for name in way.variants:
         ratio = so_far.ratio(name)
-        if ratio is None or ratio.pairs < FEWEST_PAIRS or ratio.width > way.race.measure.width:
+        if ratio is None or ratio.pairs < FEWEST_PAIRS or ratio.width > way.race.measure.width or ratio.is_open:
             return False
     return True
 

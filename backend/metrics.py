@@ -13,7 +13,7 @@ from scipy import stats
 
 # Two lanes with the same recipe differ by up to this much on one machine, for example by where their memory lies
 # (benchmarks/fairness.py measures it): an interval that reaches this close to 1 is called noise.
-NOISE = 0.02
+NOISE = 0.015
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Ratio:
     def width(self) -> float:
         """Width of the interval relative to the ratio."""
         return (self.high - self.low) / self.ratio if math.isfinite(self.high) else math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the estimate says that lanes differ and its interval does not yet: more pairs may decide it."""
+        return self.within_noise and abs(self.ratio - 1) > NOISE
 
     @property
     def within_noise(self) -> bool:

@@ -75,6 +75,14 @@ def test_noise_is_what_two_equal_lanes_may_show(low, high, noise):
     assert Ratio(math.sqrt(low * high), low, high, 8).within_noise is noise
 
 
+def test_a_ratio_is_open_while_its_interval_cannot_follow_the_estimate():
+    from backend.metrics import Ratio
+
+    assert Ratio(0.97, 0.95, 0.99, 8).is_open
+    assert not Ratio(0.97, 0.96, 0.98, 8).is_open
+    assert not Ratio(1.0, 0.9, 1.1, 8).is_open
+
+
 @pytest.mark.parametrize("bad", [([], []), ([0.0], [1.0]), ([1.0], [-1.0])])
 def test_figures_that_are_not_positive_are_refused(bad):
     with pytest.raises(ValueError, match="positive"), np.errstate(all="ignore"):

@@ -49,7 +49,8 @@ def test_dynamic_int8_raises_the_alarm_and_weight_only_does_not(view: RaceView) 
     dynamic, weight_only = (view.verdict["lanes"][name] for name in ("A", "B"))
     assert dynamic["alarm"]["raised"] is True
     fell = {(fall["metric"], fall["shape"]) for fall in dynamic["alarm"]["fell"]}
-    assert {("kld", "prefill"), ("top1", "decode"), ("perplexity", None)} <= fell
+    assert {("kld", "prefill"), ("perplexity", None)} <= fell
+    assert dynamic["top1"] < 0.9  # over few tokens its interval may reach the limit
     assert weight_only["alarm"]["raised"] is False
     assert weight_only["kld"]["mean"] < 0.02 < dynamic["kld"]["mean"] < dynamic["kld_prefill"]["mean"]
     assert weight_only["top5"] > dynamic["top5"] > dynamic["top5_prefill"]

@@ -211,7 +211,7 @@ def test_reading_costs_the_storyteller_well_below_a_second() -> None:
     assert facts["heads"] == 8
 
 
-def test_a_lane_gives_it_when_it_is_warm(tiny_folder: Path, home: Path) -> None:
+def test_a_lane_gives_it_when_it_is_warm_and_again_with_what_was_seen(tiny_folder: Path, home: Path) -> None:
     from backend.lane import Lane
 
     spec = {"model": str(tiny_folder), "prompt": "Once there was a lantern in the harbor.",
@@ -219,7 +219,8 @@ def test_a_lane_gives_it_when_it_is_warm(tiny_folder: Path, home: Path) -> None:
     lane = Lane("A", spec, lambda share, text: None)
     lane.load()
     lane.transform()
-    facts = lane.warm(ring=None, vocab=0)["receipt"]
+    assert lane.warm(ring=None, vocab=0)["receipt"]["run"] is None
+    facts = lane.witness()["receipt"]
     assert facts["run"]["decode_kernels"] == {"eager": 2}
     assert facts["run"]["cache"] == "DynamicCache"
     assert facts["effects"][0]["took_effect"] is True
