@@ -67,7 +67,7 @@ def test_the_first_race_with_no_setting_changed(app: Any, new_page: Any, shoot: 
     wait_for_end(page)
     print(f"\nfrom the click to the verdict: {time.monotonic() - began:.1f} s")
     expect(page.get_by_text(re.compile(r"A is .*x"))).to_be_visible()
-    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    expect(page.locator("[class*='-plot-'] .js-plotly-plot")).to_have_count(4)
     view = view_of(app, job)
     assert view.lanes["A"].speculation["drafted"] > 0
     assert view.lanes["A"].receipt["effects"][0]["took_effect"] is True
@@ -89,7 +89,7 @@ def test_a_finished_race_opened_again_looks_intended(
     page = new_page(viewport={"width": width, "height": 1500}, color_scheme=scheme)
     page.goto(f"{app.url}/?job=1")
     wait_for_end(page)
-    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    expect(page.locator("[class*='-plot-'] .js-plotly-plot")).to_have_count(4)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), "the page overflows sideways"
     shoot(page, name)
 
