@@ -1,0 +1,80 @@
+"""On the real model, from the verdict to its causes: how much faster, what it cost, which layers are to blame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend.inspection import InspectionView
+from backend.journal import Journal
+from backend.recipe.race import Race
+from backend.replay import RaceView
+from backend.ui.share import pack
+
+END_MS = 900_000
+TABS = ("Operators", "Roofline", "Memory", "Heads", "Sensitivity", "Outliers", "Time")
+
+
+def dynamic_int8() -> str:
+    """The address part of a race of fp32 against dynamic int8."""
+    prompt = "The history of the lighthouse begins on a small island where a family of fishermen"
+    variants = [{"switches": {"int8_dynamic": {}}}]
+    return pack(Race.read({"model": "gemma", "prompt": prompt, "variants": variants, "max_new_tokens": 64}))
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1800)
+def test_dynamic_int8_on_gemma_is_measured_judged_and_explained(
+    app: Any, gemma_folder: Path, new_page: Any, shoot: Callable[..., Path]
+) -> None:
+    page: Page = new_page(viewport={"width": 1280, "height": 1500})
+    page.goto(f"{app.url}/?race={dynamic_int8()}")
+    page.get_by_role("button", name="Race", exact=True).click()
+    page.wait_for_url(re.compile(r"job=\d+"))
+    race = int(re.search(r"job=(\d+)", page.url).group(1))  # type: ignore[union-attr]
+    expect(page.get_by_text(re.compile(r"Race \d+\. Finished"))).to_be_visible(timeout=END_MS)
+    # With its interval, and with what it cost.
+    expect(page.get_by_text(re.compile(r"A is \d\.\d+x faster \(\d\.\d+ to \d\.\d+\)"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Quality alarm: "))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Not [34]\.\d+x, as the bytes of its matrices promise"))).to_be_visible()
+    page.get_by_text("Worst tokens: where the variants").click()
+    page.get_by_text("Why: from the bytes that must move").click()
+    expect(page.get_by_text(re.compile(r"read weights .* together")).first).to_be_visible()
+    shoot(page, "gemma-explained", full_page=True)
+    with Journal(app.home / "journal.sqlite") as journal:
+        lanes = RaceView().apply_all(journal.events(race)).verdict["lanes"]
+    assert lanes["A"]["speed"]["low"] > 1.3
+    assert lanes["A"]["alarm"]["raised"] is True
+    bars = lanes["A"]["explained"]["decode"]
+    assert sum(bars["bars"].values()) == pytest.approx(bars["measured_s"])
+    look_into(app, page, shoot)
+
+
+def look_into(app: Any, page: Page, shoot: Callable[..., Path]) -> None:
+    """Go on to the Inspect page, where the layers to blame are named."""
+    page.get_by_role("button", name="Inspect", exact=True).click()
+    page.wait_for_url(re.compile(r"/inspect"))
+    page.locator(".st-key-inspect button").click()
+    expect(page.get_by_text(re.compile(r"Inspection \d+\. Finished"))).to_be_visible(timeout=END_MS)
+    for tab in TABS:
+        page.get_by_role("tab", name=tab, exact=True).click()
+        panel = page.get_by_role("tabpanel").filter(visible=True)
+        expect(panel.locator("h5")).to_be_visible()
+        expect(panel.locator(".js-plotly-plot, [data-testid=stDataFrame]").first).to_be_visible()
+        shoot(page, f"inspect-{tab.lower()}")
+    number = int(re.search(r"inspect=(\d+)", page.url).group(1))  # type: ignore[union-attr]
+    with Journal(app.home / "journal.sqlite") as journal:
+        view = InspectionView().apply_all(journal.events(number))
+    base = view.lanes["base"]
+    worst = base.outliers["layers"][0]
+    assert worst["name"].endswith("mlp.down_proj")  # known of Gemma: what makes dynamic int8 ruin it
+    assert worst["ratio"] > 50
+    assert base.sensitivity["int8_dynamic"]
+    for lane in view.lanes.values():
+        assert lane.failure is None
+        assert abs(lane.times["decode"]["hooked_step_s"] / lane.times["decode"]["step_s"] - 1) < 0.25
