@@ -21,7 +21,7 @@ from backend.ui.text import plain
 from backend.ui.waterfall import draw_why
 from backend.ui.worst import draw_worst
 
-PLOT_PX = 376
+PLOT_PX = 400
 LINES_PX = 40
 STATES = {
     "finished": "Finished",

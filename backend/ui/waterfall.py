@@ -67,7 +67,7 @@ def draw_waterfall(name: str, explained: dict[str, Any], longest: float, key: st
     )
     figure.update_layout(
         height=280,
-        margin={"l": 8, "r": 8, "t": 32, "b": 32},
+        margin={"l": 190, "r": 8, "t": 32, "b": 32},
         title={"text": look(name).title, "font": {"size": 13, "color": ink}},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
