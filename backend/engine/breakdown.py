@@ -2,7 +2,7 @@
 
     {"decode": {"parts": {part: s}, "linear": {part: s of it in layers that multiply by a matrix},
                 "calls": {part: operator calls}, "linear_calls": int, "layers": [s],
-                "step_s", "hooked_step_s",          a step's median without hooks, and the parts' sum
+                "step_s", "hooked_step_s",          a step's median without hooks; the parts' sum, less the hooks' cost
                 "weights_bytes", "head_bytes", "kv_bytes"     what a step must read, from the tensors themselves
                 "flops"},
      "prefill": {the same; "tokens"},
@@ -25,7 +25,7 @@ from torch import nn
 from transformers import Cache, DynamicCache
 
 from backend.engine.decode import Decoder
-from backend.engine.partclock import CountCalls, PartClock, Place
+from backend.engine.partclock import CountCalls, PartClock, Place, hook_cost
 from backend.engine.yardstick import call_cost, peak_flops, read_bandwidth
 from backend.recipe.race import Sampling
 from backend.techniques.base import DecodePlan, Subject
@@ -132,19 +132,21 @@ def _count(clock: PartClock, work: Callable[[], object]) -> None:
 
 
 def _told_of(free: list[float], hooked: list[Counter[Place]], clock: PartClock) -> dict[str, Any]:
-    """Means over the middle half of the hooked runs, so that the parts still sum to the whole."""
+    """Means over the middle half of the hooked runs, so that the parts still sum to the whole; less the hooks' cost."""
     ranked = sorted(hooked, key=lambda one: sum(one.values()))
+    half_a_hook = hook_cost() / 2
     middle = ranked[len(ranked) // 4 : max(len(ranked) // 4 + 1, 3 * len(ranked) // 4)]
     parts: Counter[str] = Counter()
     linear: Counter[str] = Counter()
     layers: Counter[int] = Counter()
     for run in middle:
         for place, spent in run.items():
-            parts[place.part] += spent / len(middle)  # type: ignore[assignment]
+            own = max(0.0, spent - half_a_hook * clock.ends[place]) / len(middle)
+            parts[place.part] += own  # type: ignore[assignment]
             if place.linear:
-                linear[place.part] += spent / len(middle)  # type: ignore[assignment]
+                linear[place.part] += own  # type: ignore[assignment]
             if place.layer is not None:
-                layers[place.layer] += spent / len(middle)  # type: ignore[assignment]
+                layers[place.layer] += own  # type: ignore[assignment]
     calls: Counter[str] = Counter()
     for place, count in clock.calls.items():
         calls[place.part] += count

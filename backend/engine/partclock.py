@@ -1,6 +1,7 @@
 """The part clock: whose time it is while a model computes, told by hooks at the modules and not by a profiler.
 
-A profiler's cost a call is as large as a small model's operators; two readings of a clock a module are not.
+A profiler's cost a call is as large as a small model's operators; two readings of a clock a module are not. What they
+cost all the same is measured (`hook_cost`) and taken out: half of it from the place entered, half from the one around.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 from transformers import Cache
 
 from backend.techniques.base import Subject, decoder_layers
 from backend.techniques.quantize.layers import is_linear
 
+CALLS = 400  # of a module, to find what its hooks cost
 PARTS = ("embed", "attention", "feed_forward", "norm", "head", "cache", "sampling", "python")
 _NAMES = {
     "attention": ("self_attn", "attn", "attention", "self_attention"),
@@ -43,12 +47,13 @@ class PartClock:
 
     spent: Counter[Place] = field(default_factory=Counter)
     calls: Counter[Place] = field(default_factory=Counter)
+    ends: Counter[Place] = field(default_factory=Counter)  # of hooked calls: one each for a place and the one around it
     _stack: list[Place] = field(default_factory=lambda: [OUTSIDE])
     _since: float = 0.0
 
     def start(self) -> None:
         """Begin at zero, outside the model."""
-        self.spent, self._stack = Counter(), [OUTSIDE]
+        self.spent, self.ends, self._stack = Counter(), Counter(), [OUTSIDE]
         self._since = time.perf_counter()
 
     def stop(self) -> Counter[Place]:
@@ -93,18 +98,47 @@ class PartClock:
         cache.update = self.timed(cache.update, None)  # type: ignore[method-assign]
         return cache
 
+    def hook(self, module: nn.Module, place: Place) -> list[RemovableHandle]:
+        """Give the time of a module's calls to a place, and count them."""
+
+        def begin(_: nn.Module, __: Any) -> None:
+            self.ends[self.place] += 1
+            self.ends[place] += 1
+            self.enter(place)
+
+        def end(_: nn.Module, __: Any, ___: Any) -> None:
+            self.leave()
+
+        return [module.register_forward_pre_hook(begin), module.register_forward_hook(end, always_call=True)]
+
     @contextmanager
     def hooked(self, subject: Subject) -> Iterator[None]:
         """Hooks at every module that is a part of its own; gone with the block."""
-        handles = []
-        for module, place in places(subject):
-            handles.append(module.register_forward_pre_hook(lambda _, __, place=place: self.enter(place)))
-            handles.append(module.register_forward_hook(lambda _, __, ___: self.leave(), always_call=True))
+        handles = [handle for module, place in places(subject) for handle in self.hook(module, place)]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def hook_cost() -> float:
+    """Seconds by which two hooks make a module's call longer."""
+    module, nothing, clock = nn.Identity(), torch.empty(1), PartClock()
+
+    def least_s() -> float:
+        runs = []
+        for _ in range(5):
+            started = time.perf_counter()
+            for _ in range(CALLS):
+                module(nothing)
+            runs.append(time.perf_counter() - started)
+        return min(runs) / CALLS
+
+    plain = least_s()
+    clock.start()
+    clock.hook(module, OUTSIDE)
+    return max(0.0, least_s() - plain)
 
 
 class CountCalls(TorchDispatchMode):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from backend.engine.breakdown import breakdown, decode_parts, plain_step_s, prefill_parts
-from backend.engine.partclock import PARTS, PartClock, Place, places
+from backend.engine.partclock import PARTS, PartClock, Place, hook_cost, places
 from backend.explain import explain
 from backend.recipe.recipe import Recipe
 from backend.techniques.registry import apply_switch
@@ -72,6 +72,19 @@ def test_the_parts_sum_to_the_step(subject_of: Make, prompt: Make) -> None:
     for told in (decode_parts(subject, prompt(12)), prefill_parts(subject, prompt(12))):
         assert sum(told["parts"].values()) == pytest.approx(told["hooked_step_s"])
         assert told["hooked_step_s"] == pytest.approx(told["step_s"], rel=0.15)
+
+
+def test_what_hooks_cost_is_some_microseconds_and_is_taken_out(subject_of: Make, prompt: Make) -> None:
+    cost = hook_cost()
+    assert 1e-7 < cost < 1e-3
+    clock = PartClock()
+    subject = subject_of()
+    with clock.hooked(subject):
+        clock.start()
+        subject.model(input_ids=torch.tensor([prompt(4)]))
+        clock.stop()
+    # Every hooked call has two ends: the place that it enters, and the one around it.
+    assert sum(clock.ends.values()) == 2 * sum(1 for _ in places(subject))
 
 
 def test_hooks_are_gone_afterwards_and_the_text_is_the_same(subject_of: Make, prompt: Make) -> None:
