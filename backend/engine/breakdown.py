@@ -33,7 +33,7 @@ from backend.techniques.quantize.counting import layer_bytes
 from backend.techniques.quantize.layers import linear_like
 
 STEPS = 12
-PREFILL_S = 1.0  # prefill is repeated at most three times, while it takes no longer than this
+PREFILLS, PREFILL_S = 8, 1.0  # how often prefill is repeated at most, while all of it takes no longer than this
 
 
 def plain_step_s(subject: Subject, prompt: list[int]) -> float:
@@ -81,7 +81,7 @@ def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     free = [_time(read)]
     hooked: list[Counter[Place]] = []
     with clock.hooked(subject):
-        while not hooked or (len(hooked) < 3 and sum(sum(one.values()) for one in hooked) < PREFILL_S):
+        while not hooked or (len(hooked) < PREFILLS and sum(sum(one.values()) for one in hooked) < PREFILL_S):
             hooked.append(_told(clock, read))
         _count(clock, read)
     while len(free) <= len(hooked):
