@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,21 +114,30 @@ def test_a_stream_tells_everything_once_and_goes_on_from_where_an_element_stands
     assert last["lanes"][0]["ids"] == []
 
 
+@contextmanager
+def meanwhile(delay_s: float, write: Callable[[Journal], object]) -> Iterator[None]:
+    """Write into the journal from elsewhere, a while after the block has begun."""
+
+    def later() -> None:
+        time.sleep(delay_s)
+        with Journal() as other:
+            write(other)
+
+    writer = threading.Thread(target=later)
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.join()
+
+
 def test_a_stream_tells_news_while_it_is_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "STREAM_S", 1.5)
     client = TestClient(Starlette(routes=routes()))
     with Journal() as journal:
         *_, feed = play(journal, tokens=16)
-
-    def write_more() -> None:
-        time.sleep(0.5)
-        with Journal() as other:
-            other.cancel(feed.job.id)
-
-    writer = threading.Thread(target=write_more)
-    writer.start()
-    _, told = stream(client, feed.job.id)
-    writer.join()
+    with meanwhile(0.5, lambda other: other.cancel(feed.job.id)):
+        _, told = stream(client, feed.job.id)
     assert len(told) == 2
     assert "cancelling" in told[1]["progress"]["text"]
 
@@ -139,17 +149,9 @@ def test_an_end_that_comes_while_the_stream_rests_is_told_without_another_write(
     client = TestClient(Starlette(routes=routes()))
     with Journal() as journal:
         *_, feed = play(journal, tokens=16)
-
-    def end_it() -> None:
-        time.sleep(0.2)
-        with Journal() as other:
-            other.finish(feed.job.id, "cancelled")
-
-    writer = threading.Thread(target=end_it)
-    writer.start()
     began = time.monotonic()
-    _, told = stream(client, feed.job.id)
-    writer.join()
+    with meanwhile(0.2, lambda other: other.finish(feed.job.id, "cancelled")):
+        _, told = stream(client, feed.job.id)
     assert [one["state"] for one in told] == ["running", "cancelled"]
     assert time.monotonic() - began < 2.0
 
