@@ -17,11 +17,14 @@ from backend.ui.models import examples_for, facts_of
 from backend.ui.text import plain
 
 LOOK_S = 0.5
+ACCEPTED = "gemma-accepted"
 SPOKEN_OF_S = 600.0  # how long a fetch that failed is spoken of
 
 
 def draw_offer() -> None:
     """The button with the terms behind it; nothing where Gemma is here or on its way."""
+    # Terms once accepted stay so: Streamlit forgets, at times of its own, a box that is not drawn during a fetch.
+    st.session_state[ACCEPTED] = st.session_state.get(ACCEPTED, False)
     job = _latest()
     if gemma_is_fetched() or (job is not None and not job.ended):
         return
@@ -30,7 +33,7 @@ def draw_offer() -> None:
             st.text(line)
         if job is not None and job.state != "finished":
             st.caption("An earlier fetch did not come to its end. What it downloaded whole is used again.")
-        accepted = st.checkbox("I have read the terms and accept them", key="gemma-accepted")
+        accepted = st.checkbox("I have read the terms and accept them", key=ACCEPTED)
         st.button("Fetch Gemma", on_click=_fetch, disabled=not accepted, key="gemma-fetch")
 
 

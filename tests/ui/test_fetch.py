@@ -125,6 +125,19 @@ def test_a_fetch_is_cancelled_and_can_be_asked_for_again(open_bench: Open, journ
     assert [one.state for one in journal.jobs(kind="gemma")] == ["queued", "cancelled"]
 
 
+def test_terms_accepted_once_stay_accepted_when_a_fetch_is_cancelled(open_bench: Open, journal: Journal) -> None:
+    app = open_bench()
+    app.checkbox(key="gemma-accepted").check().run()
+    button(app, "gemma-fetch").click().run()
+    app.run()  # the box is not drawn while the fetch goes on
+    [job] = journal.jobs(kind="gemma")
+    journal.append(job.id, [("cancelled", None, {})])
+    journal.finish(job.id, "cancelled")
+    app.run()
+    assert app.checkbox(key="gemma-accepted").value
+    assert not button(app, "gemma-fetch").disabled
+
+
 def test_a_fetch_that_failed_shows_its_card_and_the_way_to_try_again(open_bench: Open, journal: Journal) -> None:
     job = order(journal)
     journal.claim("a worker", "gemma")
