@@ -20,6 +20,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from backend.gemma import PACKAGES, VERSION
 from backend.journal import Job, Journal
+from tests.e2e.journey import wait_until
 
 MEGABYTE = 1_000_000
 WHEEL_BYTES = 4 * MEGABYTE
@@ -117,13 +118,6 @@ def megabytes(page: Page) -> int:
     """What the bar says to have been downloaded; 0 before the first figure."""
     found = re.search(r"(\d+) of 238 MB", bar(page).inner_text())
     return int(found.group(1)) if found else 0
-
-
-def wait_until(true: Callable[[], bool], limit_s: float = 60.0) -> None:
-    until = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
 
 
 def cancel(page: Page) -> None:

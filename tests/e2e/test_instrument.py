@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 from backend.inspection import InspectionView
 from backend.journal import Journal
 from backend.recipe.race import Race
-from backend.replay import RaceView
 from backend.ui.share import pack
+from tests.e2e.journey import press_race, view_of, wait_for_end
 
 END_MS = 900_000
 TABS = ("Operators", "Roofline", "Memory", "Heads", "Sensitivity", "Outliers", "Time")
@@ -34,10 +34,8 @@ def test_dynamic_int8_on_gemma_is_measured_judged_and_explained(
 ) -> None:
     page: Page = new_page(viewport={"width": 1280, "height": 1500})
     page.goto(f"{app.url}/?race={dynamic_int8()}")
-    page.get_by_role("button", name="Race", exact=True).click()
-    page.wait_for_url(re.compile(r"job=\d+"))
-    race = int(re.search(r"job=(\d+)", page.url).group(1))  # type: ignore[union-attr]
-    expect(page.get_by_text(re.compile(r"Race \d+\. Finished"))).to_be_visible(timeout=END_MS)
+    race = press_race(page)
+    wait_for_end(page, timeout=END_MS)
     # With its interval, and with what it cost.
     expect(page.get_by_text(re.compile(r"A is \d\.\d+x faster \(\d\.\d+ to \d\.\d+\)"))).to_be_visible()
     expect(page.get_by_text(re.compile(r"Quality alarm: "))).to_be_visible()
@@ -46,8 +44,7 @@ def test_dynamic_int8_on_gemma_is_measured_judged_and_explained(
     page.get_by_text("Why: from the bytes that must move").click()
     expect(page.get_by_text(re.compile(r"read weights .* together")).first).to_be_visible()
     shoot(page, "gemma-explained", full_page=True)
-    with Journal(app.home / "journal.sqlite") as journal:
-        lanes = RaceView().apply_all(journal.events(race)).verdict["lanes"]
+    lanes = view_of(app, race).verdict["lanes"]
     assert lanes["A"]["speed"]["low"] > 1.3
     assert lanes["A"]["alarm"]["raised"] is True
     bars = lanes["A"]["explained"]["decode"]

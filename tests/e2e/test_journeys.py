@@ -14,33 +14,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from backend.journal import Journal
-from backend.replay import RaceView
+from tests.e2e.journey import press_race, view_of, wait_for_end, wait_until
 
-RACE_S = 240_000  # ms: CI's machine has two cores and other work
 GEMMA_S = 900_000
-
-
-def press_race(page: Page) -> int:
-    """Press Race and return the job's number, which the address shows."""
-    page.get_by_role("button", name="Race", exact=True).click()
-    page.wait_for_url(re.compile(r"job=\d+"))
-    return int(re.search(r"job=(\d+)", page.url).group(1))
-
-
-def wait_for_end(page: Page, word: str = "Finished", timeout: int = RACE_S) -> None:
-    expect(page.get_by_text(re.compile(rf"Race \d+\. {word}"))).to_be_visible(timeout=timeout)
-
-
-def view_of(app: Any, job: int) -> RaceView:
-    with Journal(app.home / "journal.sqlite") as journal:
-        return RaceView().apply_all(journal.events(job))
-
-
-def wait_until(true: Callable[[], bool], limit_s: float = 90.0) -> None:
-    until = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
 
 
 def racing(app: Any, job: int) -> bool:

@@ -9,8 +9,8 @@ from playwright.sync_api import Page, expect
 
 from backend.recipe.race import Race, all_presets
 from backend.ui.share import pack, unpack
+from tests.e2e.journey import wait_for_end
 
-RACE_S = 240_000  # ms
 TITLE = "<b>x</b> *y*"
 PROMPT = "Once there was a <i>silver</i> map in the *tower*."
 
@@ -37,7 +37,7 @@ def test_a_race_becomes_a_preset_and_the_form_holds_it_again(app: Any, new_page:
     page = new_page()
     page.goto(f"{app.url}/?race={pack(race)}")
     page.get_by_role("button", name="Race", exact=True).click()
-    expect(page.get_by_text(re.compile(r"Race \d+\. Finished"))).to_be_visible(timeout=RACE_S)
+    wait_for_end(page)
 
     save(page, TITLE)
     saved = page.get_by_text("Saved. It stands in the preset menu as")
