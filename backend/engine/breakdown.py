@@ -32,14 +32,15 @@ from backend.techniques.base import DecodePlan, Subject
 from backend.techniques.quantize.counting import layer_bytes
 from backend.techniques.quantize.layers import linear_like
 
-STEPS = 12
-PREFILLS, PREFILL_S = 8, 1.0  # how often prefill is repeated at most, while all of it takes no longer than this
+STEPS, STEPS_S = 32, 1.5  # how often a step is taken with hooks at most, and for how long it and the one without may be
+PREFILLS, PREFILL_S = 8, 1.0  # the same of prefill
+PLAIN_STEPS = 14
 
 
 def plain_step_s(subject: Subject, prompt: list[int]) -> float:
     """Median seconds of a one-token step without the proposer."""
     decoder = _decoder(subject, prompt)
-    return statistics.median(_time(decoder.step) for _ in range(STEPS + 2))
+    return statistics.median(_time(decoder.step) for _ in range(PLAIN_STEPS))
 
 
 def breakdown(subject: Subject, prompt: list[int]) -> dict[str, Any]:
@@ -59,41 +60,28 @@ def breakdown(subject: Subject, prompt: list[int]) -> dict[str, Any]:
 def decode_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     """One-token steps after the prompt, without a proposer."""
     clock = PartClock()
-    plain = _watched(subject, clock)
-    decoder = _decoder(plain, prompt)
-    free = [_time(decoder.step) for _ in range(STEPS)]
-    with clock.hooked(subject):
-        hooked = [_told(clock, decoder.step) for _ in range(STEPS)]
-        _count(clock, decoder.step)
-    free += [_time(decoder.step) for _ in range(STEPS)]
-    return _told_of(free, hooked, clock) | _must(subject, 1) | {"kv_bytes": decoder.kv_bytes}
+    decoder = _decoder(_watched(subject, clock), prompt)
+    told = _in_turn(subject, clock, decoder.step, STEPS, STEPS_S)
+    return told | _must(subject, 1) | {"kv_bytes": decoder.kv_bytes}
 
 
 def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     """The prompt in one call."""
     clock = PartClock()
-    plain = _watched(subject, clock)
-    decoder = Decoder(plain, Sampling(), seed=1)
+    decoder = Decoder(_watched(subject, clock), Sampling(), seed=1)
 
     def read() -> object:
         return decoder.start(prompt, room=1)
 
-    free = [_time(read)]
-    hooked: list[Counter[Place]] = []
-    with clock.hooked(subject):
-        while not hooked or (len(hooked) < PREFILLS and sum(sum(one.values()) for one in hooked) < PREFILL_S):
-            hooked.append(_told(clock, read))
-        _count(clock, read)
-    while len(free) <= len(hooked):
-        free.append(_time(read))
-    told = _told_of(free[1:], hooked, clock) | _must(subject, len(prompt))
-    return told | {"kv_bytes": decoder.kv_bytes, "tokens": len(prompt)}
+    read()
+    told = _in_turn(subject, clock, read, PREFILLS, PREFILL_S)
+    return told | _must(subject, len(prompt)) | {"kv_bytes": decoder.kv_bytes, "tokens": len(prompt)}
 
 
 def _decoder(subject: Subject, prompt: list[int]) -> Decoder:
     """One that has read the prompt and has run a few steps."""
     decoder = Decoder(replace(subject, plan=replace(subject.plan, proposer=None)), Sampling(), seed=1)
-    decoder.start(prompt, room=3 * STEPS + 4)
+    decoder.start(prompt, room=2 * max(STEPS, PLAIN_STEPS) + 5)
     for _ in range(3):
         decoder.step()
     return decoder
@@ -110,6 +98,22 @@ def _watched(subject: Subject, clock: PartClock) -> Subject:
     forward = clock.timed(plan.forward, Place("compiled", False, None)) if plan.forward else None
     watched = DecodePlan(make_cache=make_cache, forward=forward, threads=plan.threads)
     return replace(subject, plan=watched)
+
+
+def _in_turn(
+    subject: Subject, clock: PartClock, work: Callable[[], object], most: int, limit_s: float
+) -> dict[str, Any]:
+    """Runs without hooks and with them in turn, so that a machine that changes its pace changes it for both."""
+    free: list[float] = []
+    hooked: list[Counter[Place]] = []
+    until = time.perf_counter() + limit_s
+    while not hooked or (len(hooked) < most and time.perf_counter() < until):
+        free.append(_time(work))
+        with clock.hooked(subject):
+            hooked.append(_told(clock, work))
+    with clock.hooked(subject):
+        _count(clock, work)
+    return _told_of(free, hooked, clock)
 
 
 def _time(work: Callable[[], object]) -> float:

@@ -10,6 +10,8 @@ from backend.ui.figures import seconds, share, size, three
 from backend.ui.inspect.plot import Chart, colour, figure, ink, part_title, sentences, title_of
 
 SYMBOLS = {"decode": "circle", "prefill": "diamond-open"}
+SIDES = {"decode": "middle right", "prefill": "middle left"}  # of a mark's name: the two marks of a part may coincide
+MARKS = "filled marks are decode, open ones prefill."
 SMALLEST = 0.01  # the share of a call below which a part is no point of its own
 
 
@@ -38,8 +40,8 @@ def chart(lanes: list[InspectedLane], dark: bool) -> Chart:
     for point in drawn_points:
         _mark(drawn, point, dark)
     drawn.update_xaxes(type="log", dtick=1)
-    drawn.update_yaxes(type="log", dtick=1)
-    return Chart("Roofline", drawn, sentences([machine_line(machine), *_lines(lanes)], ""))
+    drawn.update_yaxes(type="log", dtick=1, exponentformat="SI")
+    return Chart("Roofline", drawn, sentences([machine_line(machine), MARKS, *_lines(lanes)], ""))
 
 
 def _roof(drawn: Any, name: str, peak: float, bandwidth: float, ends: tuple[float, float], dark: bool) -> None:
@@ -59,7 +61,7 @@ def _mark(drawn: Any, point: Point, dark: bool) -> None:
         y=[point.rate],
         mode="markers+text",
         text=[f"{point.lane} {part_title(point.part)}"],
-        textposition="middle right",
+        textposition=SIDES[point.shape],
         textfont={"size": 10},
         marker={"symbol": SYMBOLS[point.shape], "size": 9, "color": colour(point.lane, dark)},
         hovertemplate=(
