@@ -57,9 +57,10 @@ class PartClock:
         self._since = time.perf_counter()
 
     def stop(self) -> Counter[Place]:
-        """End, and give what was spent since `start`."""
+        """End, and give what was spent since `start`; what a watched cache does later is in none of it."""
         self._mark()
-        return self.spent
+        spent, self.spent = self.spent, Counter()
+        return spent
 
     @property
     def place(self) -> Place:

@@ -46,6 +46,15 @@ def test_time_belongs_to_the_innermost_place() -> None:
     assert 0.02 <= spent[inner] < 0.03
 
 
+def test_what_was_told_does_not_grow_afterwards() -> None:
+    clock, inner = PartClock(), Place("cache", False, 0)
+    clock.start()
+    told = clock.stop()
+    before = dict(told)
+    clock.timed(lambda: time.sleep(0.01), inner)()
+    assert dict(told) == before
+
+
 def test_every_part_of_a_decoder_is_known(subject_of: Make) -> None:
     subject = subject_of()
     found = {place for _, place in places(subject)}
