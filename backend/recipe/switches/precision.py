@@ -33,7 +33,7 @@ class Cast(Switch):
 
 
 class Int8Dynamic(Switch):
-    """Weights int8 ahead of time, activations int8 with one scale a call."""
+    """Weights int8 ahead of time, activations int8 with scales found at run time."""
 
     kind: ClassVar[str] = "int8_dynamic"
     group: ClassVar[Group] = Group.PRECISION
@@ -46,10 +46,14 @@ class Int8Dynamic(Switch):
     shape_dependent: ClassVar[bool] = True
 
     per_channel: bool = Field(False, description="one weight scale per output channel, not one per matrix")
+    scale: Literal["call", "token"] = Field(
+        "call", description="activation scales: one a call, or one a token, always with a weight scale per channel"
+    )
 
     @property
     def label(self) -> str:
-        return "int8 dynamic" + (", per channel" if self.per_channel else "")
+        finer = {"call": ", per channel" if self.per_channel else "", "token": ", per token"}
+        return "int8 dynamic" + finer[self.scale]
 
     def refuse(self, facts: ModelFacts) -> str | None:
         return "its kernels run on a CPU only; choose weight-only int8" if facts.has_gpu else None

@@ -20,6 +20,7 @@ from backend.techniques.base import CalibrationText, Subject
 WINDOW = 256  # tokens of one call
 LEAST = 256  # tokens without which nothing is calibrated
 JUDGED = 128  # tokens on which a text is judged
+HEAD_ROWS = 16  # of a window for which logits are computed, so that the head is heard too: more cost more than the rest
 FOREIGN = 2.0  # nats a token more than on the model's own text: it does not know this language
 SAMPLE = 512  # numbers of a tensor that enter a fingerprint
 
@@ -68,7 +69,7 @@ def hear_inputs(subject: Subject, text: CalibrationText, layers: Mapping[str, nn
         for done, window in enumerate(windows):
             subject.progress(done / len(windows), f"Calibrating on {text.source}: {done * WINDOW} tokens")
             ids = torch.tensor([window], device=subject.device)
-            subject.model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            subject.model(input_ids=ids, use_cache=False, logits_to_keep=HEAD_ROWS)
 
 
 @contextmanager

@@ -24,13 +24,15 @@ def layer_bytes(*layers: nn.Module, bias: bool = True) -> int:
 def _bytes(modules: Iterable[nn.Module]) -> int:
     storages: dict[tuple[str, int], int] = {}
     packed: list[DynamicLinear] = []
+    opaque = 0  # behind weights that no tensor shows
     for module in modules:
+        opaque += getattr(module, "packed_bytes", 0)
         if isinstance(module, DynamicLinear):
             packed.append(module)
         for tensor in held_tensors(module):
             storage = tensor.untyped_storage()
             storages[(str(tensor.device), storage.data_ptr())] = storage.nbytes()
-    return sum(storages.values()) + _packed_bytes(packed)
+    return sum(storages.values()) + opaque + _packed_bytes(packed)
 
 
 def held_tensors(module: nn.Module) -> Iterator[Tensor]:

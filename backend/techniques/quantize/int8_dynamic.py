@@ -1,4 +1,4 @@
-"""Dynamic int8: weights int8 ahead of time, activations int8 with one scale a call."""
+"""Dynamic int8: weights int8 ahead of time, activations int8 with one scale a call or a token."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_q
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.precision import Int8Dynamic
 from backend.techniques.base import Effect, Subject
+from backend.techniques.quantize.activations import pack, ready, w8a8_effect
 from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.counting import smallest_packed
 from backend.techniques.quantize.floats import cast_weights
@@ -24,7 +25,7 @@ ENGINES = ("x86", "onednn", "fbgemm", "qnnpack")  # best first; x86 multiplies w
 
 @technique(Int8Dynamic)
 class Int8DynamicLayers:
-    """`torch.ao.quantization.quantize_dynamic`, layer by layer.
+    """`torch.ao.quantization.quantize_dynamic`, layer by layer; with a scale a token, int8 layers of oneDNN.
 
     The API is deprecated in favour of torchao. It is used because it is the fastest 8 bit that a CPU runs without a
     compiler: 34 tokens/s where fp32 made 14 and torchao's int8 layers 5 to 9 (386M parameters, 2 threads).
@@ -34,6 +35,10 @@ class Int8DynamicLayers:
         """Replace every linear layer, the output head too."""
         if subject.device.type != "cpu":
             raise RecipeError("switches.int8_dynamic", subject.device.type, "a CPU", "Choose weight-only int8 instead.")
+        if switch.scale == "token":
+            ready(subject, switch.kind)
+            pack(subject, switch.kind, None)
+            return
         engine = next((name for name in ENGINES if name in torch.backends.quantized.supported_engines), None)
         if engine is None:
             raise RecipeError(
@@ -54,6 +59,8 @@ class Int8DynamicLayers:
 
     def read_back(self, subject: Subject, switch: Int8Dynamic) -> Effect:
         """Count the packed layers and ask one for its scales."""
+        if switch.scale == "token":
+            return w8a8_effect(subject, switch.kind, static=False)
         effect = quantization_effect(subject, switch.kind, lambda layer: layer_format(layer) == "qint8")
         packed = smallest_packed(subject.model.modules())
         if packed is not None:
