@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from backend.recipe.facts import ModelFacts
-from backend.techniques.base import Subject
+from backend.techniques.base import CalibrationText, Subject
 
 SIZES: dict[str, Any] = {
     "vocab_size": 256,
@@ -48,7 +48,7 @@ def gemma(**changes: Any) -> PreTrainedModel:
 
 
 def as_subject(model: PreTrainedModel, name: str) -> Subject:
-    """The model with its facts, on the CPU, with 64 tokens of text."""
+    """The model with its facts, on the CPU, with 64 tokens of text and 600 more to calibrate on."""
     config = model.config
     sliding = [kind for kind in getattr(config, "layer_types", None) or [] if kind == "sliding_attention"]
     facts = ModelFacts(
@@ -69,7 +69,12 @@ def as_subject(model: PreTrainedModel, name: str) -> Subject:
         sliding_layers=len(sliding),
     )
     ids = torch.randint(1, config.vocab_size, (64,), generator=torch.Generator().manual_seed(7)).tolist()
-    return Subject(model, None, facts, torch.device("cpu"), sample_ids=ids)
+    return Subject(model, None, facts, torch.device("cpu"), sample_ids=ids, read_text=_more_text(config.vocab_size))
+
+
+def _more_text(vocab: int) -> Callable[[str, int], CalibrationText]:
+    ids = torch.randint(1, vocab, (600,), generator=torch.Generator().manual_seed(8)).tolist()
+    return lambda file, tokens: CalibrationText(ids[:tokens], file or "seeded tokens")
 
 
 MODELS: dict[str, Callable[..., PreTrainedModel]] = {

@@ -20,7 +20,7 @@ class SmoothLayers:
     """Factors s = max|X|^alpha / max|W|^(1 - alpha) a channel (Xiao et al. 2023, equation 4), folded away.
 
     A decoder's norms take the factors of q, k, v and of gate and up; up takes those of down, since down reads the
-    product of two vectors of which up is one. The output projection keeps its inputs: what writes them is shared by heads.
+    product of two vectors of which up is one. The output projection keeps its inputs: heads share what writes them.
     """
 
     def apply(self, subject: Subject, switch: SmoothQuant) -> None:
