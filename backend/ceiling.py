@@ -74,7 +74,7 @@ def prefill_flops(facts: ModelFacts, recipe: Recipe, tokens: int) -> float:
 
 def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     """The number type in which long calls multiply, by its name in torch."""
-    if recipe.get("int8_dynamic"):
+    if any(recipe.get(kind) for kind in ("int8_dynamic", "int8_static", "smoothquant")):
         return "int8"
     if recipe.get("cast") or recipe.get("int4_weight_only") or lane_device(facts, recipe) == "cuda":
         return "bfloat16"

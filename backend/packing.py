@@ -45,7 +45,10 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
 
 def _stores(recipe: Recipe, width: int) -> tuple[Store, Store | None]:
     """How the layers' matrices are stored, and how the head is: None where it stays as it was loaded."""
-    if dynamic := recipe.get("int8_dynamic"):
+    dynamic = recipe.get("int8_dynamic")
+    if recipe.get("int8_static") or recipe.get("smoothquant") or getattr(dynamic, "scale", "") == "token":
+        return _w8a8, _w8a8
+    if dynamic:
         rows: Store = _int8_per_channel if getattr(dynamic, "per_channel", False) else _int8_dynamic
         return rows, rows
     if weight_only := recipe.get("int8_weight_only"):
@@ -74,6 +77,11 @@ def _int8_dynamic(matrix: Matrix) -> float:
 def _int8_per_channel(matrix: Matrix) -> float:
     """The same with a scale and zero point a row."""
     return matrix.numel + 12.0 * matrix.rows
+
+
+def _w8a8(matrix: Matrix) -> float:
+    """One byte a weight, a float32 scale and an int32 zero point a row."""
+    return matrix.numel + 8.0 * matrix.rows
 
 
 def _int4(group: int, width: int) -> Store:

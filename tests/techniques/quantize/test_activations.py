@@ -44,7 +44,7 @@ def logits(subject: Subject) -> Tensor:
 
 
 def off(subject: Subject, before: Tensor) -> float:
-    return float((logits(subject) - before).norm() / before.norm())
+    return float((answer(subject) - before).norm() / before.norm())
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -117,7 +117,7 @@ def test_smoothing_is_the_papers_formula() -> None:
 @pytest.mark.parametrize("name", ["llama", "gqa", "gemma"])
 def test_folding_leaves_the_model_as_it_was(build: Build, name: str) -> None:
     subject = build(name)
-    before = logits(subject)
+    before = answer(subject)
     found = folds(subject, "smoothquant")
     assert len(found) == 3 * subject.facts.layers
     with unchanged(subject):
@@ -128,7 +128,7 @@ def test_folding_leaves_the_model_as_it_was(build: Build, name: str) -> None:
 
 
 def test_a_fold_that_changes_the_model_is_an_error(build: Build) -> None:
-    subject = build()
+    subject = build("llama")
     with pytest.raises(RuntimeError, match="folding changed"), unchanged(subject):
         subject.model.model.layers[0].mlp.up_proj.weight.data.mul_(2)
 
@@ -149,7 +149,7 @@ def test_every_layer_is_packed_and_the_output_is_near(
     build: Build, name: str, kind: str, fields: dict[str, Any], scales: str
 ) -> None:
     subject = build(name)
-    before = logits(subject)
+    before = answer(subject)
     switch = read_switch(kind, fields)
     apply_switch(subject, switch)
     effect = read_back(subject, switch)
@@ -163,7 +163,7 @@ def test_every_layer_is_packed_and_the_output_is_near(
 
 def test_smoothing_mends_what_an_outlier_channel_ruins(build: Build) -> None:
     def spoiled() -> Subject:
-        subject = build()
+        subject = build("llama")
         for layer in subject.model.model.layers:  # a channel 100 times as large going in, and read as much less
             layer.input_layernorm.weight.data[3] *= 100
             for reader in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
@@ -172,7 +172,7 @@ def test_smoothing_mends_what_an_outlier_channel_ruins(build: Build) -> None:
 
     def error(fields: dict[str, Any], kind: str) -> float:
         subject = spoiled()
-        before = logits(subject)
+        before = answer(subject)
         apply_switch(subject, read_switch(kind, fields))
         return off(subject, before)
 
@@ -181,7 +181,7 @@ def test_smoothing_mends_what_an_outlier_channel_ruins(build: Build) -> None:
 
 def test_a_calibration_is_kept_for_the_same_model_text_and_switch(build: Build, tmp_path: Path) -> None:
     def run(**changes: Any) -> str:
-        subject = build(**changes)
+        subject = build("llama", **changes)
         subject.shelf = tmp_path
         switch = read_switch("int8_static", {})
         apply_switch(subject, switch)
@@ -210,7 +210,7 @@ def test_a_text_that_is_too_short_is_refused(build: Build, kind: str) -> None:
 
 
 def test_a_text_that_the_model_does_not_know_is_refused(build: Build) -> None:
-    subject = build()
+    subject = build("llama")
     with torch.inference_mode():  # its own text is what it says itself, so that it knows it
         ids = [1]
         for _ in range(300):
@@ -224,14 +224,14 @@ def test_a_text_that_the_model_does_not_know_is_refused(build: Build) -> None:
 
 @pytest.mark.parametrize("kind", ["int8_static", "smoothquant"])
 def test_weights_that_are_no_numbers_are_refused(build: Build, kind: str) -> None:
-    subject = build()
+    subject = build("llama")
     subject.model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(RecipeError, match=r"layers\.1\.mlp\.up_proj holds NaN"):
         apply_switch(subject, read_switch(kind, {}))
 
 
 def test_a_layer_whose_input_never_changes_is_left_with_the_reason(build: Build) -> None:
-    subject = build()
+    subject = build("llama")
     subject.model.model.layers[0].mlp.up_proj.weight.data.zero_()  # so that down reads zeros only
     switch = read_switch("int8_static", {})
     apply_switch(subject, switch)
