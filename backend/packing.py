@@ -80,8 +80,8 @@ def _int8_per_channel(matrix: Matrix) -> float:
 
 
 def _w8a8(matrix: Matrix) -> float:
-    """One byte a weight, a float32 scale and an int32 zero point a row."""
-    return matrix.numel + 8.0 * matrix.rows
+    """One byte a weight; a sum, a scale and a zero point a row, and another sum where a token has its own range."""
+    return matrix.numel + 16.0 * matrix.rows
 
 
 def _int4(group: int, width: int) -> Store:

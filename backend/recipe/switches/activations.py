@@ -23,7 +23,7 @@ class Int8Static(Calibrated):
     summary: ClassVar[str] = (
         "Multiplies int8 by int8 with scales fixed beforehand: nothing is searched for at run time, outliers are cut."
     )
-    source: ClassVar[str] = "Jacob et al. 2018; torch.ao observers, oneDNN qlinear"
+    source: ClassVar[str] = "Jacob et al. 2018; observers of torch.ao, layers of fbgemm"
 
     observer: Literal["minmax", "percentile", "mse"] = Field(
         "mse", description="what fixes the range: the extremes, a percentile, or the least squared error"
@@ -48,7 +48,7 @@ class SmoothQuant(Calibrated):
     summary: ClassVar[str] = (
         "Moves activation outliers into the weights, then multiplies int8 by int8; takes a calibration first."
     )
-    source: ClassVar[str] = "Xiao et al. 2023, equation 4; oneDNN qlinear"
+    source: ClassVar[str] = "Xiao et al. 2023, equation 4"
 
     alpha: float = Field(0.5, ge=0.0, le=1.0, description="how much of an outlier moves: 0 none of it, 1 all")
     scale: Literal["token", "static"] = Field(

@@ -17,7 +17,7 @@ from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.floats import cast_weights
 from backend.techniques.quantize.observers import Observer, fixed_range
 from backend.techniques.quantize.swap import swap_linears
-from backend.techniques.quantize.w8a8_linear import W8A8Linear
+from backend.techniques.quantize.w8a8_linear import ENGINE, W8A8Linear
 
 CONSTANT = "what enters it never changed on the calibration text, so its range is unknown"
 
@@ -26,10 +26,12 @@ def ready(subject: Subject, kind: str) -> None:
     """Make the weights fp32, which the kernels take, and refuse those that are no numbers.
 
     Raises:
-        RecipeError: on another device than a CPU, or where a weight is NaN or infinite.
+        RecipeError: on another device than a CPU, on one without the kernels, or where a weight is NaN or infinite.
     """
     if subject.device.type != "cpu":
         raise RecipeError(f"switches.{kind}", subject.device.type, "a CPU", "Choose weight-only int8 instead.")
+    if ENGINE not in torch.backends.quantized.supported_engines:
+        raise RecipeError(f"switches.{kind}", "on", f"a torch with {ENGINE}", "Choose weight-only int8 instead.")
     cast_weights(subject.model, torch.float32)
     for name, layer in subject.linears().items():
         if not bool(torch.isfinite(layer.weight.sum())):

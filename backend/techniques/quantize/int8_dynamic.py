@@ -25,7 +25,7 @@ ENGINES = ("x86", "onednn", "fbgemm", "qnnpack")  # best first; x86 multiplies w
 
 @technique(Int8Dynamic)
 class Int8DynamicLayers:
-    """`torch.ao.quantization.quantize_dynamic`, layer by layer; with a scale a token, int8 layers of oneDNN.
+    """`torch.ao.quantization.quantize_dynamic`, layer by layer; with a scale a token, the layers of w8a8_linear.py.
 
     The API is deprecated in favour of torchao. It is used because it is the fastest 8 bit that a CPU runs without a
     compiler: 34 tokens/s where fp32 made 14 and torchao's int8 layers 5 to 9 (386M parameters, 2 threads).

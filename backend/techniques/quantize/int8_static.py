@@ -11,7 +11,7 @@ from backend.techniques.registry import technique
 
 @technique(Int8Static)
 class StaticLayers:
-    """Observers of torch.ao over the text, then int8 layers of oneDNN."""
+    """Observers of torch.ao over the text, then int8 layers of fbgemm."""
 
     def apply(self, subject: Subject, switch: Int8Static) -> None:
         """Calibrate, or take a calibration from the shelf; then replace every linear layer, the head too."""

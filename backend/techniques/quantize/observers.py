@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization.observer import HistogramObserver
 
-from backend.techniques.quantize.w8a8_linear import StaticRange
-
-LEVELS = 255
+from backend.techniques.quantize.w8a8_linear import StaticRange, levels
 
 
 class Observer:
@@ -52,9 +50,9 @@ class Observer:
 
 
 def fixed_range(low: float, high: float) -> StaticRange:
-    """Scale and zero point of 8 bits over a range that always holds 0; a layer that only ever saw zeros gets 1."""
+    """Scale and zero point over a range that always holds 0; a layer that only ever saw zeros gets the scale 1."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / LEVELS
+    scale = (high - low) / levels()
     if not scale > 0:
         return StaticRange(1.0, 0)
-    return StaticRange(scale, min(LEVELS, max(0, round(-low / scale))))
+    return StaticRange(scale, min(levels(), max(0, round(-low / scale))))

@@ -9,66 +9,99 @@ from torch import Tensor, nn
 
 from backend.techniques.quantize.int8_linear import quantize_rows
 
-LARGEST = 127  # of symmetric int8
-TINY = 1e-12  # a scale above 0 for a token of zeros
+ENGINE = "fbgemm"  # the one that takes a fixed activation scale and gives floats in one call
+TINY = 1e-12  # a span above 0 for a token of zeros
+
+
+def levels() -> int:
+    """Steps of an activation: 255, or 127 where the CPU has no VNNI and adds two products in 16 bits."""
+    return 255 if torch.cpu._is_vnni_supported() else 127
 
 
 @dataclass(frozen=True)
 class StaticRange:
-    """An activation range that was fixed beforehand: x is about scale * (code - zero), codes 0 to 255."""
+    """An activation range that was fixed beforehand: x is about scale * (code - zero), codes from 0 to `levels()`."""
 
     scale: float
     zero: int
 
 
 class W8A8Linear(nn.Module):
-    """y = x W^T + bias in int8: one symmetric weight scale per output channel; activation scales a token, or one fixed.
+    """y = x W^T + bias in int8: one symmetric weight scale per output channel; activation ranges a token, or one fixed.
 
-    oneDNN's `qlinear_pointwise` accumulates in int32 and takes one activation scale a call. So a token's own scale is
-    applied after the product, to its row: x = a q, y = a (q W^T). A row's result is then the same whatever other
-    rows the call holds, which torch's dynamic layers cannot say: decode, prefill and scoring agree.
+    fbgemm takes one activation scale a call. So every token is first stretched to fill 0 to 1, which one fixed scale
+    fits, and the product is stretched back: with low = min(x, 0) and span = max(x, 0) - low of a token,
+    x W^T = span ((x - low) / span) W^T + low (sum of W's columns). A token's result is then the same whatever others
+    the call holds, which torch's dynamic layers cannot say: decode, prefill and scoring agree.
+
+    Microseconds on two AVX-512 cores with VNNI, N x K = 2048 x 640, in one run:
+
+    | M | fp32 | torch's dynamic layer | a range a token | a fixed range |
+    | 1 | 85 | 20 | 29 | 20 |
+    | 16 | 299 | 58 | 71 | 111 |
+    | 256 | 2261 | 895 | 1064 | 892 |
+
+    oneDNN's `qlinear_pointwise` found no kernel on that machine; `torch._int_mm` is faster at 256 rows and two to three
+    times slower at one.
     """
 
-    weight_scale: Tensor  # (N,) float32
-    weight_zero: Tensor  # (N,) int32: zeros, which the kernel asks for
+    column_sums: Tensor  # (N,) float32: sums over the inputs of the weights as they are held
 
     def __init__(self, linear: nn.Linear, static: StaticRange | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.static = static
+        self.has_bias = linear.bias is not None
         codes, scale = quantize_rows(linear.weight.detach())
-        self.packed = torch.ops.onednn.qlinear_prepack(codes.t(), None)  # opaque: no buffer, its layout is the kernel's
-        self.register_buffer("weight_scale", scale)
-        self.register_buffer("weight_zero", torch.zeros(self.out_features, dtype=torch.int32))
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().float(), requires_grad=False)
+        weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), torch.zeros(len(scale)).long(), 0)
+        bias = linear.bias.detach().float() if linear.bias is not None else None
+        # Opaque: the layout is the kernel's own. What is stretched back takes its bias afterwards.
+        self.packed = _pack(weight, bias if static else None)
+        self.bias = nn.Parameter(bias, requires_grad=False) if bias is not None and static is None else None
+        if static is None:
+            self.register_buffer("column_sums", codes.sum(1, dtype=torch.int32).float().mul_(scale))
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes behind the opaque weight."""
-        return self.in_features * self.out_features
+        """Bytes behind the opaque weight: the matrix; a sum (int32), a scale and a zero point a row; the bias."""
+        bias = 4 * self.out_features if self.has_bias and self.static else 0
+        return self.in_features * self.out_features + 12 * self.out_features + bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) of any float dtype -> (..., N) of the same dtype."""
         rows = x.reshape(-1, self.in_features).float()  # (M, K)
-        if self.static is None:
-            scale = rows.abs().amax(dim=1, keepdim=True).div_(LARGEST).clamp_min_(TINY)  # (M, 1)
-            out = self._multiply((rows / scale).round_().to(torch.int8), 1.0, 0).mul_(scale)
+        if self.static is not None:
+            if levels() < 255:  # a larger code would overflow the 16 bits
+                rows = rows.clamp(max=self.static.scale * (levels() - self.static.zero))
+            out = _multiply(rows, self.static.scale, self.static.zero, self.packed)
+        else:
+            low, high = rows.aminmax(dim=1, keepdim=True)  # (M, 1) each
+            low = low.clamp_max_(0)
+            span = high.clamp_min_(0).sub_(low).clamp_min_(TINY)
+            out = _multiply((rows - low).div_(span), 1 / levels(), 0, self.packed)
+            out.mul_(span).addr_(low[:, 0], self.column_sums)
             if self.bias is not None:
                 out += self.bias
-        else:
-            codes = rows.mul(1 / self.static.scale).round_().add_(self.static.zero).clamp_(0, 255).to(torch.uint8)
-            out = self._multiply(codes, self.static.scale, self.static.zero, self.bias)
         return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
-
-    def _multiply(self, codes: Tensor, scale: float, zero: int, bias: Tensor | None = None) -> Tensor:
-        """Codes (M, K) -> (M, N) float32."""
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            codes, scale, zero, self.packed, self.weight_scale, self.weight_zero, bias,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
-        return product
 
     def extra_repr(self) -> str:
         """What print(model) shows."""
-        how = "a scale a token" if self.static is None else f"scale {self.static.scale:.3g}, zero {self.static.zero}"
-        return f"in_features={self.in_features}, out_features={self.out_features}, {how}, bias={self.bias is not None}"
+        how = "a range a token" if self.static is None else f"scale {self.static.scale:.3g}, zero {self.static.zero}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, {how}, bias={self.has_bias}"
+
+
+def _pack(weight: Tensor, bias: Tensor | None) -> torch.ScriptObject:
+    """Pack for fbgemm. A packed weight remembers its kernel, so the setting need not stay."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = ENGINE
+    try:
+        packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(weight, bias)
+    finally:
+        torch.backends.quantized.engine = before
+    return packed
+
+
+def _multiply(rows: Tensor, scale: float, zero: int, packed: torch.ScriptObject) -> Tensor:
+    """Rows (M, K) float32, rounded to codes with this scale and zero point -> (M, N) float32."""
+    product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, scale, zero, packed)
+    return product

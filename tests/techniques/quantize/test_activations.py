@@ -21,7 +21,7 @@ from backend.techniques.quantize.calibrate import fingerprint
 from backend.techniques.quantize.fold import Fold, folds, unchanged
 from backend.techniques.quantize.observers import Observer, fixed_range
 from backend.techniques.quantize.smoothquant import smoothing
-from backend.techniques.quantize.w8a8_linear import StaticRange, W8A8Linear
+from backend.techniques.quantize.w8a8_linear import StaticRange, W8A8Linear, levels
 from backend.techniques.registry import apply_switch, read_back
 
 Build = Callable[..., Subject]
@@ -53,18 +53,20 @@ def test_a_scale_a_token_is_integer_arithmetic(width_in: int, width_out: int, bi
     layer = linear(width_in, width_out, bias)
     x = torch.randn(3, 2, width_in)
     codes, scale = weights_as_held(layer)
-    tokens = x.abs().amax(-1, keepdim=True) / 127
-    product = torch.round(x / tokens).long() @ codes.t()
-    wanted = product.float() * scale * tokens + (layer.bias.detach() if bias else 0)
-    torch.testing.assert_close(W8A8Linear(layer)(x), wanted, rtol=1e-4, atol=1e-5)
+    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+    span = high - low
+    held = torch.round((x - low) / span * levels()).long()
+    product = (held @ codes.t()).float() * scale * span / levels() + low * codes.sum(1) * scale
+    wanted = product + (layer.bias.detach() if bias else 0)
+    torch.testing.assert_close(W8A8Linear(layer)(x), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_a_fixed_scale_is_integer_arithmetic() -> None:
     layer = linear(64, 48)
     x = torch.randn(5, 64)
     codes, scale = weights_as_held(layer)
-    fixed = StaticRange(0.01, 100)
-    held = (torch.round(x / fixed.scale) + fixed.zero).clamp(0, 255).long() - fixed.zero
+    fixed = StaticRange(0.03, 100)
+    held = (torch.round(x / fixed.scale) + fixed.zero).clamp(0, levels()).long() - fixed.zero
     wanted = (held @ codes.t()).float() * scale * fixed.scale + layer.bias.detach()
     torch.testing.assert_close(W8A8Linear(layer, fixed)(x), wanted, rtol=1e-4, atol=1e-4)
 
@@ -99,8 +101,8 @@ def test_ranges_are_what_was_shown() -> None:
 def test_a_range_holds_zero_exactly(one: float, other: float) -> None:
     fixed = fixed_range(min(one, other), max(one, other))
     assert fixed.scale > 0
-    assert 0 <= fixed.zero <= 255
-    reach = (fixed.scale * (0 - fixed.zero), fixed.scale * (255 - fixed.zero))
+    assert 0 <= fixed.zero <= levels()
+    reach = (fixed.scale * (0 - fixed.zero), fixed.scale * (levels() - fixed.zero))
     assert reach[0] <= min(one, other, 0) + fixed.scale
     assert reach[1] >= max(one, other, 0) - fixed.scale
 
