@@ -37,7 +37,7 @@ def weights_as_held(layer: nn.Linear) -> tuple[Tensor, Tensor]:
     return torch.round(layer.weight.detach() / scale[:, None]).long(), scale
 
 
-def logits(subject: Subject) -> Tensor:
+def answer(subject: Subject) -> Tensor:
     with torch.inference_mode():
         out: Tensor = subject.model(input_ids=torch.tensor([subject.sample_ids[:24]]), use_cache=False).logits
     return out
