@@ -3,6 +3,7 @@
     {"decode": {"parts": {part: s}, "linear": {part: s of it in layers that multiply by a matrix},
                 "calls": {part: operator calls}, "linear_calls": int, "layers": [s],
                 "step_s", "hooked_step_s",          a step's median without hooks; the parts' sum, less the hooks' cost
+                "hook_s",                           what the hooks of one call cost
                 "weights_bytes", "head_bytes", "kv_bytes"     what a step must read, from the tensors themselves
                 "flops"},
      "prefill": {the same; "tokens"},
@@ -25,15 +26,15 @@ from torch import nn
 from transformers import Cache, DynamicCache
 
 from backend.engine.decode import Decoder
-from backend.engine.partclock import CountCalls, PartClock, Place, hook_cost
+from backend.engine.partclock import CountCalls, PartClock, Place
 from backend.engine.yardstick import call_cost, peak_flops, read_bandwidth
 from backend.recipe.race import Sampling
 from backend.techniques.base import DecodePlan, Subject
 from backend.techniques.quantize.counting import layer_bytes
 from backend.techniques.quantize.layers import linear_like
 
-STEPS, STEPS_S = 32, 1.5  # how often a step is taken with hooks at most, and for how long it and the one without may be
-PREFILLS, PREFILL_S = 8, 1.0  # the same of prefill
+STEPS, STEPS_S = 32, 2.0  # rounds of steps at most, and for how long at most a new one begins
+PREFILLS, PREFILL_S = 8, 1.5  # the same of prefill
 PLAIN_STEPS = 14
 
 
@@ -81,7 +82,7 @@ def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
 def _decoder(subject: Subject, prompt: list[int]) -> Decoder:
     """One that has read the prompt and has run a few steps."""
     decoder = Decoder(replace(subject, plan=replace(subject.plan, proposer=None)), Sampling(), seed=1)
-    decoder.start(prompt, room=2 * max(STEPS, PLAIN_STEPS) + 5)
+    decoder.start(prompt, room=3 * max(STEPS, PLAIN_STEPS) + 5)
     for _ in range(3):
         decoder.step()
     return decoder
@@ -103,17 +104,25 @@ def _watched(subject: Subject, clock: PartClock) -> Subject:
 def _in_turn(
     subject: Subject, clock: PartClock, work: Callable[[], object], most: int, limit_s: float
 ) -> dict[str, Any]:
-    """Runs without hooks and with them in turn, so that a machine that changes its pace changes it for both."""
+    """Runs without hooks, with them, and with twice as many, in turn: the machine may change its pace, and so for all.
+
+    What the second set of hooks adds is what the first costs where it is used; in a loop of its own, with all of it in
+    the processor's caches, a hook costs half as much.
+    """
     free: list[float] = []
     hooked: list[Counter[Place]] = []
+    added: list[float] = []
     until = time.perf_counter() + limit_s
     while not hooked or (len(hooked) < most and time.perf_counter() < until):
         free.append(_time(work))
         with clock.hooked(subject):
             hooked.append(_told(clock, work))
+            with PartClock().hooked(subject):
+                added.append(_time(work) - sum(hooked[-1].values()))
     with clock.hooked(subject):
         _count(clock, work)
-    return _told_of(free, hooked, clock)
+    calls = sum(clock.ends.values()) / 2
+    return _told_of(free, hooked, max(0.0, statistics.median(added)) / calls if calls else 0.0, clock)
 
 
 def _time(work: Callable[[], object]) -> float:
@@ -135,10 +144,10 @@ def _count(clock: PartClock, work: Callable[[], object]) -> None:
         work()
 
 
-def _told_of(free: list[float], hooked: list[Counter[Place]], clock: PartClock) -> dict[str, Any]:
+def _told_of(free: list[float], hooked: list[Counter[Place]], hook_s: float, clock: PartClock) -> dict[str, Any]:
     """Means over the middle half of the hooked runs, so that the parts still sum to the whole; less the hooks' cost."""
     ranked = sorted(hooked, key=lambda one: sum(one.values()))
-    half_a_hook = hook_cost() / 2
+    half_a_hook = hook_s / 2
     middle = ranked[len(ranked) // 4 : max(len(ranked) // 4 + 1, 3 * len(ranked) // 4)]
     parts: Counter[str] = Counter()
     linear: Counter[str] = Counter()
@@ -162,6 +171,7 @@ def _told_of(free: list[float], hooked: list[Counter[Place]], clock: PartClock) 
         "layers": [layers[number] for number in sorted(layers)],
         "step_s": statistics.median(free),
         "hooked_step_s": sum(parts.values()),
+        "hook_s": hook_s,
     }
 
 

@@ -1,7 +1,8 @@
 """The part clock: whose time it is while a model computes, told by hooks at the modules and not by a profiler.
 
 A profiler's cost a call is as large as a small model's operators; two readings of a clock a module are not. What they
-cost all the same is measured (`hook_cost`) and taken out: half of it from the place entered, half from the one around.
+cost all the same is measured and taken out by engine/breakdown.py: half from the place entered, half from the one
+around.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
@@ -22,7 +22,6 @@ from transformers import Cache
 from backend.techniques.base import Subject, decoder_layers
 from backend.techniques.quantize.layers import is_linear
 
-CALLS = 400  # of a module, to find what its hooks cost
 PARTS = ("embed", "attention", "feed_forward", "norm", "head", "cache", "sampling", "python")
 _NAMES = {
     "attention": ("self_attn", "attn", "attention", "self_attention"),
@@ -121,25 +120,6 @@ class PartClock:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def hook_cost() -> float:
-    """Seconds by which two hooks make a module's call longer."""
-    module, nothing, clock = nn.Identity(), torch.empty(1), PartClock()
-
-    def least_s() -> float:
-        runs = []
-        for _ in range(5):
-            started = time.perf_counter()
-            for _ in range(CALLS):
-                module(nothing)
-            runs.append(time.perf_counter() - started)
-        return min(runs) / CALLS
-
-    plain = least_s()
-    clock.start()
-    clock.hook(module, OUTSIDE)
-    return max(0.0, least_s() - plain)
 
 
 class CountCalls(TorchDispatchMode):
