@@ -48,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "SmoothQuant .5, per token": {"smoothquant": {}},
     "SmoothQuant .8, per token": {"smoothquant": {"alpha": 0.8}},
     "SmoothQuant .5, static": {"smoothquant": {"scale": "static"}},
+    "fp8, simulated": {"fp8": {"simulate": True}},
     "int4 g32, head int8": {"int4_weight_only": {}},
 }
 

@@ -28,7 +28,9 @@ class Int8Static(Calibrated):
     observer: Literal["minmax", "percentile", "mse"] = Field(
         "mse", description="what fixes the range: the extremes, a percentile, or the least squared error"
     )
-    percentile: float = Field(99.99, ge=90.0, le=100.0, description="of the numbers that must fit, for 'percentile'")
+    outside: float = Field(
+        0.01, ge=0.0, le=1.0, description="percent of the numbers that may lie outside the range, for 'percentile'"
+    )
 
     @property
     def label(self) -> str:

@@ -114,7 +114,7 @@ class BnbInt8(Switch):
     source: ClassVar[str] = "Dettmers et al. 2022; bitsandbytes Linear8bitLt"
     shape_dependent: ClassVar[bool] = True
 
-    threshold: float = Field(6.0, ge=0.0, le=100.0, description="activations above it count as outliers; 0 is none")
+    threshold: float = Field(6.0, ge=0.0, le=20.0, description="activations above it count as outliers; 0 is none")
 
     @property
     def label(self) -> str:

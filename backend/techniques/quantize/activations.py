@@ -38,11 +38,11 @@ def ready(subject: Subject, kind: str) -> None:
             raise RecipeError(f"switches.{kind}", f"{name} holds NaN or infinity", "finite weights", "Load it anew.")
 
 
-def observed_ranges(subject: Subject, text: CalibrationText, rule: str, percentile: float = 100.0) -> dict[str, Tensor]:
+def observed_ranges(subject: Subject, text: CalibrationText, rule: str, outside: float = 0.0) -> dict[str, Tensor]:
     """For every linear layer the lowest and highest number (2,) that must fit; see `Observer.range`."""
     observers: dict[str, Observer] = defaultdict(Observer)
     hear_inputs(subject, text, subject.linears(), lambda name, layer, rows: observers[name].hear(rows))
-    return {name: torch.tensor(observer.range(rule, percentile)) for name, observer in observers.items()}
+    return {name: torch.tensor(observer.range(rule, outside)) for name, observer in observers.items()}
 
 
 def pack(subject: Subject, kind: str, ranges: Mapping[str, Tensor] | None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from backend.recipe.switches.precision import BnbInt8
-from backend.techniques.base import Effect, Subject
+from backend.techniques.base import CalibrationText, Effect, Subject
 from backend.techniques.quantize.bitsandbytes_layers import HEAD_KEPT, bitsandbytes
+from backend.techniques.quantize.calibrate import WINDOW, hear_inputs
 from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.layers import head_name
 from backend.techniques.quantize.swap import swap_linears
@@ -42,13 +44,32 @@ class LlmInt8:
         swap_linears(subject, switch.kind, build)
 
     def read_back(self, subject: Subject, switch: BnbInt8) -> Effect:
-        """Count the layers that hold an int8 matrix."""
-
+        """Count the layers that hold an int8 matrix, and the input columns that are outliers on some text."""
         effect = quantization_effect(subject, switch.kind, _is_llm_int8)
         states: list[Any] = [module.state for module in subject.model.modules() if _is_llm_int8(module)]
         effect.took_effect = effect.took_effect and all(state.threshold == switch.threshold for state in states)
         effect.facts["threshold"] = ", ".join(sorted({f"{state.threshold:g}" for state in states})) or None
+        if effect.took_effect and subject.sample_ids:
+            effect.facts |= _outliers(subject, switch.threshold)
         return effect
+
+
+def _outliers(subject: Subject, threshold: float) -> dict[str, Any]:
+    """The share of input columns with a number above the threshold in a call on the subject's text, and the worst."""
+    layers = {name: layer for name, layer in subject.model.named_modules() if _is_llm_int8(layer)}
+    shares: dict[str, float] = {}
+
+    def hear(name: str, _: nn.Module, rows: Tensor) -> None:
+        shares[name] = float((rows.abs().amax(0) > threshold).float().mean()) if threshold else 0.0
+
+    text = CalibrationText(subject.sample_ids[:WINDOW], "a sample of the model's own text")
+    hear_inputs(subject, text, layers, hear)
+    worst = max(shares, key=lambda name: shares[name])
+    return {
+        "outlier_columns": round(statistics.fmean(shares.values()), 5),
+        "outlier_columns_worst": f"{shares[worst]:.2%} in {worst}",
+        "outlier_tokens": len(text.ids),
+    }
 
 
 def _is_llm_int8(module: nn.Module) -> bool:

@@ -24,7 +24,7 @@ HEAD_ROWS = 16  # of a window for which logits are computed, so that the head is
 FOREIGN = 2.0  # nats a token more than on the model's own text: it does not know this language
 SAMPLE = 512  # numbers of a tensor that enter a fingerprint
 
-Hear = Callable[[str, nn.Linear, Tensor], None]  # name, layer, what enters it (T, K) float32
+Hear = Callable[[str, Any, Tensor], None]  # name, layer, what enters it (T, K) float32
 
 
 def calibration_text(subject: Subject, switch: Calibrated) -> CalibrationText:
@@ -61,7 +61,7 @@ def surprise(subject: Subject, ids: list[int]) -> float:
 
 
 @torch.inference_mode()
-def hear_inputs(subject: Subject, text: CalibrationText, layers: Mapping[str, nn.Linear], hear: Hear) -> None:
+def hear_inputs(subject: Subject, text: CalibrationText, layers: Mapping[str, nn.Module], hear: Hear) -> None:
     """Run the text through the model in windows, and let `hear` have what enters each of these layers."""
     windows = [text.ids[at : at + WINDOW] for at in range(0, len(text.ids), WINDOW)]
     windows = [window for window in windows if len(window) == min(WINDOW, len(text.ids))]
@@ -73,7 +73,7 @@ def hear_inputs(subject: Subject, text: CalibrationText, layers: Mapping[str, nn
 
 
 @contextmanager
-def _listening(layers: Mapping[str, nn.Linear], hear: Hear) -> Iterator[None]:
+def _listening(layers: Mapping[str, nn.Module], hear: Hear) -> Iterator[None]:
     def hook(name: str) -> Any:
         return lambda layer, args: hear(name, layer, args[0].flatten(0, -2).float())
 

@@ -16,7 +16,7 @@ from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.layers import group_skipped, head_name, linear_like
 from backend.techniques.quantize.w8a8_linear import W8A8Linear
 
-TORCHAO = {"Int8Tensor": "int8", "Int4TilePackedTo4dTensor": "int4"}
+TORCHAO = {"Float8Tensor": "fp8", "Int8Tensor": "int8", "Int4TilePackedTo4dTensor": "int4"}
 FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
 
 

@@ -18,7 +18,7 @@ class StaticLayers:
         ready(subject, switch.kind)
         text = calibration_text(subject, switch)
         ranges, found = kept(
-            subject, switch, text, lambda: observed_ranges(subject, text, switch.observer, switch.percentile)
+            subject, switch, text, lambda: observed_ranges(subject, text, switch.observer, switch.outside)
         )
         pack(subject, switch.kind, ranges)
         note_text(subject, switch, text, found)

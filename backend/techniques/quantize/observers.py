@@ -26,18 +26,18 @@ class Observer:
         self._low, self._high = min(self._low, float(low)), max(self._high, float(high))
         self._histogram(rows)
 
-    def range(self, rule: str, percentile: float) -> tuple[float, float]:
+    def range(self, rule: str, outside: float) -> tuple[float, float]:
         """The lowest and highest number that must fit.
 
         Args:
-            rule: 'minmax' the extremes, 'percentile' what leaves (100 - percentile)% out, half of it at either end,
+            rule: 'minmax' the extremes, 'percentile' what leaves `outside` percent out, half of it at either end,
                 'mse' what rounds with the least squared error.
         """
         if rule == "mse" and self._low < self._high:
             low, high = self._histogram._non_linear_param_search()
             return float(low), float(high)
         if rule == "percentile" and self._low < self._high:
-            return self._within((100 - percentile) / 200)
+            return self._within(outside / 200)
         return self._low, self._high
 
     def _within(self, tail: float) -> tuple[float, float]:

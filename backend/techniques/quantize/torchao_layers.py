@@ -43,6 +43,18 @@ def int4_layer(layer: nn.Linear, group_size: int) -> nn.Module | str:
         return f"torchao refuses it ({str(error).splitlines()[0][:120]})"
 
 
+def fp8_layer(layer: nn.Linear) -> nn.Module | str:
+    """The bf16 layer with e4m3 weights and activations of torchao, a scale per row, or the reason why there is none."""
+    if layer.in_features % 16 or layer.out_features % 16:
+        return f"{layer.out_features} x {layer.in_features}: the kernel wants multiples of 16"
+    with _quiet():
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow
+    try:
+        return _quantized(layer, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
+    except (ValueError, RuntimeError, AssertionError, ImportError) as error:
+        return f"torchao refuses it ({str(error).splitlines()[0][:120]})"
+
+
 def _quantized(layer: nn.Linear, config: Any) -> nn.Linear:
     """A new linear layer with a quantized weight; the old one, and whatever shares its weight, stay as they are."""
     from torchao.quantization import quantize_

@@ -50,7 +50,8 @@ def _number(title: str, kind: type, key: str, note: str | None, field: FieldInfo
         if list(fits) != list(range(fits[0], fits[-1] + 1)):
             return st.selectbox(title, fits, key=key, help=note)
         low, high = fits[0], fits[-1]
-    step = 1 if kind is int else 0.01
+    wide = low is not None and high is not None and high - low > 2
+    step = 1 if kind is int else 0.1 if wide else 0.01
     held = st.session_state[key]
     short = low is not None and high is not None and (high - low) / step <= max(LONGEST_SLIDER, 200 * (kind is float))
     if short and low < high and low <= held <= high:  # type: ignore[operator]
