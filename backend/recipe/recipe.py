@@ -59,7 +59,7 @@ class Recipe(Config):
     @property
     def simulated(self) -> bool:
         """Whether a part of it changes quality only and cannot change speed or memory."""
-        return any(switch.simulated for switch in self.switches.values())
+        return any(switch.simulates for switch in self.switches.values())
 
     @property
     def key(self) -> str:

@@ -57,6 +57,11 @@ class Switch(Config):
         """A few words for the title of a lane."""
         return self.title.lower()
 
+    @property
+    def simulates(self) -> bool:
+        """Whether it, as it is set, changes quality only."""
+        return self.simulated
+
     def refuse(self, facts: ModelFacts) -> str | None:
         """The reason why this model on this machine cannot have the switch, or None."""
         return None

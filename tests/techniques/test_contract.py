@@ -74,7 +74,7 @@ def test_takes_effect_and_still_generates(kind: str, tiny_llama: Subject, build:
     assert effect.took_effect, effect.summary
     assert effect.kind == kind
     assert effect.summary
-    assert effect.simulated == switch.simulated
+    assert effect.simulated == switch.simulates
     for value in effect.facts.values():
         assert isinstance(value, str | int | float | bool | None), f"{value!r} is no JSON scalar"
     json.dumps(effect.as_dict(), allow_nan=False)

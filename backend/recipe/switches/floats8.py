@@ -27,7 +27,7 @@ class Fp8(Switch):
         return "fp8" + (", simulated" if self.simulate else "")
 
     @property
-    def simulated(self) -> bool:  # type: ignore[override]
+    def simulates(self) -> bool:
         return self.simulate
 
     def refuse(self, facts: ModelFacts) -> str | None:
