@@ -13,6 +13,7 @@ import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from backend.engine.decode import Decoder
 from backend.engine.load import load
 from backend.engine.quality import Shadow, compare
 from backend.engine.text import encode
+from backend.hardware import hardware
 from backend.journal import state_folder
 from backend.metrics import Ratio, paired_ratio
 from backend.recipe.race import Sampling
@@ -34,6 +36,10 @@ from benchmarks._bench import ENGLISH, Bench
 
 WINDOW = 256
 ROWS = 64  # scored at a time: (64, V) float32 is 67 MB of Gemma
+HEAD = (
+    "| method | bits held | decode speed | KLD mean | p99 | KLD in decode | top-1 | perplexity | prepared, s |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+)
 STEPS, ROUNDS = 12, 12
 DECODED = 256  # tokens scored one a call
 
@@ -87,6 +93,7 @@ def main() -> None:
     parser.add_argument("--model", default="gemma")
     parser.add_argument("--tokens", type=int, default=8192, help="of held-out text")
     parser.add_argument("--only", nargs="+", help="names of methods, or parts of them")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     bench = Bench("quantize")
     base = prepared(args.model, "fp32", {}, args.tokens)
@@ -98,12 +105,29 @@ def main() -> None:
     base_nats = score(base, methods, ids)
     decode_apart(base, [one for one in methods if one.shape_dependent], ids)
     measure_speed(base, methods)
-    print("| method | bits held | decode speed | KLD mean | p99 | KLD in decode | top-1 | perplexity | prepared, s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for method in methods:
-        print(method.row(base_nats), flush=True)
+    table = "\n".join([*HEAD, *(method.row(base_nats) for method in methods)])
+    print(table, flush=True)
+    if args.out:
+        args.out.write_text(page(args.model, len(ids), base_nats, table), encoding="utf-8")
     judge(bench, {method.name: method for method in methods})
     bench.end()
+
+
+def page(model: str, tokens: int, base_nats: float, table: str) -> str:
+    """The table with how it was measured."""
+    machine, versions = hardware()["hardware"], hardware()["versions"]
+    return (
+        f"# Quantization, measured on {model}\n\n"
+        f"Written by `python -m benchmarks.quantize --out docs/quantization.md`, in one run on {machine['processor']}, "
+        f"{machine['cores']} cores, torch {versions['torch']}. Everything is against the same model in fp32, whose "
+        f"perplexity is {math.exp(base_nats):.2f}.\n\n"
+        f"- **bits held**: of a weight in the quantized layers, scales included, counted in the live model.\n"
+        f"- **decode speed**: paired ratio of one-token steps taken in turn, with its 95% interval.\n"
+        f"- **KLD**, **top-1**, **perplexity**: over {tokens:,} tokens of held-out English in calls of {WINDOW}, the "
+        f"shape of prefill. **KLD in decode**: over {DECODED} tokens of one call each, where that differs.\n"
+        f"- **prepared**: seconds to quantize, calibration included; one found from an earlier run takes none.\n\n"
+        f"{table}\n"
+    )
 
 
 def prepared(model: str, name: str, switches: dict[str, Any], scored: int) -> Method:
