@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.catalog import resolve
+from backend.engine.calibration import text_reader
 from backend.engine.decode import Decoder, Emission
 from backend.engine.inspector import Inspector
 from backend.engine.load import load
@@ -23,6 +24,7 @@ from backend.engine.stopwatch import Stopwatch
 from backend.engine.text import Pieces, encode
 from backend.engine.timeline import Timeline
 from backend.engine.witness import witness
+from backend.journal import state_folder
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
@@ -65,8 +67,11 @@ class Lane:
         self.prompt = encode(self.subject, self.race.prompt)
         self.subject.longest = len(self.prompt) + self.race.max_new_tokens
         text = held_out_text(ref)
-        held_out = encode(self.subject, text.text[: 8 * max(4096, self.race.measure.quality_tokens)])
+        scored = 8 * max(4096, self.race.measure.quality_tokens)  # characters
+        held_out = encode(self.subject, text.text[:scored])
         self.subject.sample_ids = held_out[-512:]
+        self.subject.read_text = text_reader(self.subject, ref, scored)
+        self.subject.shelf = state_folder() / "calibrated"
         shipped = ref.kind == "shipped"
         self.marker = Marker(self.subject, self.race, self.prompt, held_out, text, storyteller=shipped)
         self.stopwatch = Stopwatch(self.subject, self.race, self.prompt, held_out, self.meter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -96,6 +97,14 @@ class Run:
     drafted: int = 0  # tokens that it guessed
 
 
+@dataclass(frozen=True)
+class CalibrationText:
+    """Tokens on which a technique may look at the model, and where they come from. They are scored nowhere."""
+
+    ids: list[int]
+    source: str
+
+
 @dataclass
 class Subject:
     """A live model under change, with what techniques may need besides."""
@@ -107,7 +116,9 @@ class Subject:
     plan: DecodePlan = field(default_factory=DecodePlan)
     load_other: Callable[[str], Subject] | None = None  # loads a second model, for example a draft
     longest: int | None = None  # tokens of the longest request to come, prompt included, where that is known
-    sample_ids: list[int] = field(default_factory=list)  # a little real text of the model's own kind, for calibration
+    sample_ids: list[int] = field(default_factory=list)  # a little real text of the model's own kind
+    read_text: Callable[[str, int], CalibrationText] | None = None  # file ('' is the own text), tokens -> more of it
+    shelf: Path | None = None  # where what took long to compute is kept between runs
     progress: Callable[[float, str], None] = lambda share, text: None
     notes: dict[str, Any] = field(default_factory=dict)  # what apply() wants to tell read_back()
     run: Run | None = None  # what the engine saw of a run before it asks read_back()
