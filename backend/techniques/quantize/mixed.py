@@ -110,9 +110,10 @@ def _bits(layers: list[nn.Module]) -> float:
 
 
 def _summary(found: dict[str, str], bits: float, wrong: int) -> str:
-    """'3 layers int4, 15 int8, head int4, 5.94 bits per weight'."""
-    counts = Counter(word for unit, word in found.items() if unit != HEAD)
-    parts = [f"{count} layers {word}" for word, count in sorted(counts.items())]
-    parts += [f"head {found[HEAD]}"] if HEAD in found else []
+    """'1 layer float, 3 layers int4, 14 layers int8, head int4, 5.94 bits per weight'."""
+    said = {unit: word.replace("keep", "float") for unit, word in found.items()}
+    counts = Counter(word for unit, word in said.items() if unit != HEAD)
+    parts = [f"{count} layer{'s' if count > 1 else ''} {word}" for word, count in sorted(counts.items())]
+    parts += [f"head {said[HEAD]}"] if HEAD in said else []
     parts += [f"{wrong} matrices not as asked"] if wrong else []
     return ", ".join([*parts, f"{bits:.2f} bits per weight"])

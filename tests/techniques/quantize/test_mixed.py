@@ -53,7 +53,7 @@ def test_every_unit_is_what_was_asked_of_it(any_subject: Subject, logits: Run) -
     assert effect.facts["levels"] == "0:int4 1:keep 2:int8 head:int4"
     assert effect.facts["matrices_not_as_asked"] == 0
     assert effect.facts["head"] == "int4"
-    assert effect.summary.startswith("1 layers int4, 1 layers int8, 1 layers keep, head int4, ")
+    assert effect.summary.startswith("1 layer float, 1 layer int4, 1 layer int8, head int4, ")
     assert [s.reason for s in effect.skipped if s.layer.startswith("model.layers")] == ["kept, as asked"] * 7
     assert 0 < error(logits(any_subject), want) < 0.5
 

@@ -84,7 +84,8 @@ def test_six_bits_are_smaller_than_int8_and_lose_what_was_predicted(ground: Grou
     assert eights is not None
     mixed = MixedPrecision.read({"levels": write_levels(dict(best.levels))})
     mix, int8, int4 = (
-        measure(ground, one) for one in (mixed, read_switch("int8_weight_only", {}), read_switch("int4_weight_only", {}))
+        measure(ground, one)
+        for one in (mixed, read_switch("int8_weight_only", {}), read_switch("int4_weight_only", {}))
     )
     assert mix.effect.facts["levels"] == mixed.levels
     assert mix.effect.facts["matrices_not_as_asked"] == 0
