@@ -18,6 +18,7 @@ from backend.parts import pruned, weight_parts
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
+from backend.recipe.switches.mixed import MixedPrecision
 
 Bandwidth = Callable[[float], float]  # bytes that are read again and again -> bytes a second
 
@@ -78,6 +79,9 @@ def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
         return "int8"
     if recipe.get("cast") or recipe.get("int4_weight_only") or lane_device(facts, recipe) == "cuda":
         return "bfloat16"
+    mixed = recipe.get(MixedPrecision.kind)
+    if isinstance(mixed, MixedPrecision) and "int4" in mixed.by_unit(pruned(facts, recipe).layers).values():
+        return "bfloat16"  # of a part of the layers; a ceiling may be too high but never too low
     return "float32"
 
 

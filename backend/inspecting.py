@@ -158,7 +158,7 @@ STEPS = (
     Step("reading attention", 2.0, _attention),
     Step("weighing heads", 6.0, _importance),
 )
-SENSITIVITY = Step("quantizing one layer at a time", 20.0, _sensitivity)
+SENSITIVITY = Step("quantizing one layer at a time", 30.0, _sensitivity)
 
 
 def steps_of(lane: str) -> tuple[Step, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from backend.hardware import cpu_flags
 from backend.parts import Matrix, WeightParts
 from backend.recipe.recipe import Recipe
+from backend.recipe.switches.mixed import HEAD, MixedPrecision
 
 Store = Callable[[Matrix], float]  # bytes of one matrix
 
@@ -33,7 +35,7 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
     Args:
         width: bytes of a float of the lane.
     """
-    body, head = _stores(recipe, width)
+    body, head = _stores(recipe, width, parts.layers)
     table = Matrix(parts.head_rows, parts.head // parts.head_rows)
     stored = sum(matrix.count * body(matrix) for matrix in parts.matrices)
     stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # experts
@@ -43,7 +45,7 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
     )
 
 
-def _stores(recipe: Recipe, width: int) -> tuple[Store, Store | None]:
+def _stores(recipe: Recipe, width: int, layers: int) -> tuple[Store, Store | None]:
     """How the layers' matrices are stored, and how the head is: None where it stays as it was loaded."""
     dynamic = recipe.get("int8_dynamic")
     if recipe.get("int8_static") or recipe.get("smoothquant") or getattr(dynamic, "scale", "") == "token":
@@ -57,11 +59,56 @@ def _stores(recipe: Recipe, width: int) -> tuple[Store, Store | None]:
         store = _int4(int(getattr(weight_only, "group_size", 32)), width)
         heads: dict[str, Store | None] = {"keep": None, "int8": _int8_rows, "int4": store}
         return store, heads[getattr(weight_only, "head", "int8")]
+    if isinstance(mixed := recipe.get(MixedPrecision.kind), MixedPrecision):
+        return _by_layer(mixed, width, layers)
     if recipe.get("bnb_int8"):
         return lambda matrix: matrix.numel + 4.0 * matrix.rows, None
     if four_bit := recipe.get("bnb_4bit"):
         return _four_bit(bool(getattr(four_bit, "double_quant", False)), width), None
     return lambda matrix: float(width * matrix.numel), None
+
+
+def _by_layer(mixed: MixedPrecision, width: int, layers: int) -> tuple[Store, Store | None]:
+    """The mean over the layers, which are of one shape, and the head."""
+    levels = mixed.by_unit(layers)
+    stores, head = level_stores(mixed.group_size, width), levels.pop(HEAD)
+    counts = Counter(levels.values())
+
+    def body(matrix: Matrix) -> float:
+        return sum(count * stores[level](matrix) for level, count in counts.items()) / max(1, layers)
+
+    return body, None if head == "keep" else stores[head]
+
+
+def level_stores(group: int, width: int) -> dict[str, Store]:
+    """How a matrix is stored at each level of mixed precision."""
+    return {"int4": _int4(group, width), "int8": _int8_rows, "keep": lambda matrix: float(width * matrix.numel)}
+
+
+@dataclass(frozen=True)
+class UnitBytes:
+    """Predicted bytes of the matrices of one decoder layer, or of the head, at each level."""
+
+    weights: int
+    levels: dict[str, float]
+
+
+def unit_bytes(parts: WeightParts, group: int, width: int) -> dict[str, UnitBytes]:
+    """A layer's and the head's bytes at each level, scales and padding included.
+
+    A head that is kept counts with its floats, also where they are the embedding's own: they are read for every token.
+    Experts are no linear layers, so that no level changes them: they are left out.
+    """
+    layers = max(1, parts.layers)
+    a_layer = [Matrix(one.rows, one.columns, one.count // layers) for one in parts.matrices]
+    head = [Matrix(parts.head_rows, parts.head // parts.head_rows)]
+    stores = level_stores(group, width)
+
+    def sized(matrices: list[Matrix]) -> UnitBytes:
+        levels = {level: sum(one.count * store(one) for one in matrices) for level, store in stores.items()}
+        return UnitBytes(sum(one.count * one.numel for one in matrices), levels)
+
+    return {**{str(number): sized(a_layer) for number in range(parts.layers)}, HEAD: sized(head)}
 
 
 def _int8_rows(matrix: Matrix) -> float:

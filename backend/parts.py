@@ -37,6 +37,7 @@ class WeightParts:
     matrices: tuple[Matrix, ...]  # of all layers, but for experts, which are no linear layers
     head_rows: int
     tied: bool
+    layers: int
 
     @property
     def linear(self) -> int:
@@ -70,6 +71,7 @@ def weight_parts(facts: ModelFacts) -> WeightParts:
         matrices=attention + ffn if few else attention,
         head_rows=facts.vocab,
         tied=facts.tied,
+        layers=facts.layers,
     )
 
 

@@ -16,7 +16,7 @@ TEXT_BYTES = 10**7  # of a model with a tokenizer: its library, and the text tha
 BYTES_A_TOKENIZER_BYTE = 8.3  # resident for each byte of tokenizer.json
 # What the kernels of a switch keep beside the weights they were given: measured on x86 with AVX512 (docs/log.md).
 KERNEL_BYTES = {"int8_weight_only": 9 * 10**6, "int4_weight_only": 5 * 10**6, "int8_dynamic": 13 * 10**6,
-                "cast": 15 * 10**6}  # fmt: skip
+                "mixed_precision": 9 * 10**6, "cast": 15 * 10**6}  # fmt: skip
 
 
 def process_bytes(facts: ModelFacts, recipe: Recipe) -> int:

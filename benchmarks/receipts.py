@@ -45,6 +45,7 @@ def examples(kind: str, model: str) -> Iterator[Switch]:
         "bnb_4bit": [{"format": "fp4"}],
         "int8_weight_only": [{"head": "keep"}],
         "int4_weight_only": [{"group_size": 64, "head": "int4"}],
+        "mixed_precision": [{"levels": "0-3:int4 5:keep head:int4"}],
     }.get(kind, []):
         yield cls.read(more)
 

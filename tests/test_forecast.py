@@ -55,6 +55,18 @@ def test_fewer_bits_are_fewer_bytes_in_order() -> None:
     assert weights(bnb_4bit={"double_quant": True}) <= weights(bnb_4bit={})  # equal where the CPU packs them again
 
 
+def test_mixed_precision_is_the_sum_of_its_layers() -> None:
+    four, eight = (weights(**{kind: {"head": "keep"}}) for kind in ("int4_weight_only", "int8_weight_only"))
+    half = weights(mixed_precision={"levels": "0-3:int4 head:keep"})
+    assert half == pytest.approx((four + eight) / 2, abs=1)
+    assert weights(mixed_precision={"levels": "0-7:int4 head:int4"}) == weights(int4_weight_only={"head": "int4"})
+    assert weights(mixed_precision={}) == weights(int8_weight_only={})
+    kept = weights(mixed_precision={"levels": "0-6:keep head:keep"})
+    assert weights() - kept == pytest.approx((weights() - eight) / 8, abs=1)
+    dropped = weights(mixed_precision={"levels": "0-5:int4"}, drop_layers={"count": 2})
+    assert dropped == weights(int4_weight_only={"head": "int8"}, drop_layers={"count": 2})
+
+
 def test_pruning_takes_its_share() -> None:
     body = 4 * (MHA.parameters - MHA.embedding_parameters - MHA.hidden)
     assert weights() - weights(drop_layers={"count": 2}) == pytest.approx(body / 4, rel=0.001)

@@ -35,6 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 MODELS = {name: f"shape:{json.dumps(shape | {'max_position_embeddings': 1024})}" for name, shape in SHAPES.items()}
 INT8: dict[str, Any] = {"int8_weight_only": {}}
 INT4: dict[str, Any] = {"int4_weight_only": {"group_size": 32}}
+MIXED: dict[str, Any] = {"mixed_precision": {"levels": "0-3:int4 6:keep"}}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,9 @@ def hold(model: str, switches: dict[str, Any]) -> None:
     assert request["ttft_s"] >= predicted["prefill_s"]
 
 
-@pytest.mark.parametrize("switches", [{}, INT8, INT4, {"int8_dynamic": {}}], ids=["fp32", "int8", "int4", "dynamic"])
+@pytest.mark.parametrize(
+    "switches", [{}, INT8, INT4, MIXED, {"int8_dynamic": {}}], ids=["fp32", "int8", "int4", "mixed", "dynamic"]
+)
 def test_the_storyteller_keeps_to_its_forecast(measured_home: Path, switches: dict[str, Any]) -> None:
     hold("storyteller", switches)
 

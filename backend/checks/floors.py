@@ -45,7 +45,7 @@ PAGE_SIDE = (
     *("backend.forecast", "backend.catalog", "backend.metrics", "backend.verdict"),
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),
-    *("backend.inspection", "backend.roofline", "backend.traces"),
+    *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
 FREE_OF_TORCH = (*PAGE_SIDE, "backend.up", "backend.cli_models", "backend.cli_race", "backend.cli_forecast")

@@ -41,6 +41,7 @@ class Switch(Config):
     title: ClassVar[str]  # on the form
     summary: ClassVar[str]  # one sentence: what it does and what it costs
     source: ClassVar[str] = ""  # the paper or the library
+    hint: ClassVar[str] = ""  # below its fields: where a good setting is found
     simulated: ClassVar[bool] = False  # changes quality but cannot change speed or memory here
     shape_dependent: ClassVar[bool] = False  # its output depends on how many tokens one call holds
 

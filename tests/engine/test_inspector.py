@@ -16,19 +16,21 @@ from torch.nn import functional as F
 from backend.engine import machine_peak as peaks
 from backend.engine.inspect import importance, sensitivity
 from backend.engine.inspect.attention import attention_weights, head_facts, map_tokens, packed_map
-from backend.engine.inspect.fakequant import dynamic_int8, int4_groups
+from backend.engine.inspect.fakequant import dynamic_int8, int4_groups, int8_rows
 from backend.engine.inspect.operators import STEPS, profiled
 from backend.engine.inspect.outliers import BINS, find_outliers
 from backend.engine.inspect.partmap import weights_by_part
-from backend.engine.inspect.sensitivity import HEAD, Sensitivity
+from backend.engine.inspect.sensitivity import Sensitivity
 from backend.engine.inspect.work import measure_work
 from backend.engine.inspector import Inspector
 from backend.engine.memory import MemoryMeter
 from backend.engine.timeline import Timeline, thinned
 from backend.inspection import unpack_map
 from backend.recipe.race import Race, Sampling
+from backend.recipe.switches.mixed import HEAD
 from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.quantize.int4_linear import Int4Linear
+from backend.techniques.quantize.int8_linear import Int8Linear
 
 RACE = Race.read({"prompt": "Once", "variants": [{}]})
 
@@ -214,6 +216,20 @@ def test_a_layer_that_is_sensitive_by_construction_ranks_first(subject_of, promp
     scored = Sensitivity(subject, prompt(80))
     hurt = {unit: scored.measure("int8_dynamic", unit)["kld"] for unit in scored.units}
     assert max(hurt, key=hurt.get) == "2"
+
+
+def test_int8_weights_alone_are_simulated_as_their_layers_compute():
+    torch.manual_seed(0)
+    layer = nn.Linear(100, 48)
+    rows = torch.randn(32, 100)  # more rows than the packed kernel takes: exact but for the weights
+    want = F.linear(rows, int8_rows(layer.weight), layer.bias)
+    assert torch.allclose(Int8Linear(layer)(rows), want, atol=1e-5)
+
+
+def test_sensitivity_to_eight_bits_is_below_that_to_four(subject_of, prompt):
+    scored = Sensitivity(subject_of(num_hidden_layers=3), prompt(80))
+    for unit in scored.units:
+        assert 0 <= scored.measure("int8", unit)["kld"] < 0.1 * scored.measure("int4", unit)["kld"]
 
 
 def test_random_weights_show_times_but_no_numbers(subject_of, prompt):

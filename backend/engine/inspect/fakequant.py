@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backend.techniques.quantize.int4_linear import MIDDLE, quantize_groups
+from backend.techniques.quantize.int8_linear import quantize_rows
 
 LEVELS = 127  # of torch's dynamic layers: 8 bits unsigned of which one is given up (`reduce_range`)
 GROUP = 32
@@ -45,3 +46,12 @@ def int4_groups(weight: Tensor, group: int = GROUP) -> Tensor:
         groups = codes.view(codes.shape[0], -1, group).float()
         out[part] = ((groups - MIDDLE) * scale + zero).view(codes.shape[0], -1)[:, :width]
     return out
+
+
+def int8_rows(weight: Tensor) -> Tensor:
+    """A matrix (N, K) as int8 weight-only layers hold it, in float32: one symmetric scale a row, to nearest.
+
+    scale s = max|w| / 127, code q = round(w / s), and back s q. See techniques/quantize/int8_linear.py.
+    """
+    codes, scale = quantize_rows(weight.detach())  # (N, K) int8, (N,)
+    return codes.float().mul_(scale[:, None]).to(weight.device)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.engine.inspect.fakequant import dynamic_int8, int4_groups
-from backend.engine.inspect.partmap import layer_numbers
+from backend.engine.inspect.fakequant import dynamic_int8, int4_groups, int8_rows
 from backend.engine.quality import compare, prompt_rows
 from backend.techniques.base import Subject
-from backend.techniques.quantize.layers import head_name, linear_like
+from backend.techniques.quantize.layers import linear_like
+from backend.techniques.quantize.units import linear_units
 
 TOKENS = 64
 ROWS = 16  # scored at a time, so that a large vocabulary takes no second (T, V)
-SCHEMES = ("int4", "int8_dynamic")
-HEAD = "head"
+SCHEMES = ("int4", "int8", "int8_dynamic")
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {"int4": int4_groups, "int8": int8_rows}  # schemes of weights alone
 
 
 class Sensitivity:
@@ -72,11 +72,10 @@ def why_not(subject: Subject) -> str:
 
 def _units(subject: Subject) -> dict[str, list[nn.Linear]]:
     """The linear layers of every unit, decoder layers in order and the head last."""
-    head, numbers = head_name(subject.model), layer_numbers(subject)
+    names = linear_units(subject.model)
     units: dict[str, list[nn.Linear]] = {}
     for name, layer in subject.linears().items():
-        unit = HEAD if name == head else str(numbers.get(name, "other"))
-        units.setdefault(unit, []).append(layer)
+        units.setdefault(names[name], []).append(layer)
     return units
 
 
@@ -93,7 +92,7 @@ def _standing_in(layers: list[nn.Linear], scheme: str) -> Iterator[None]:
 
 
 def _forward(layer: nn.Linear, scheme: str) -> Callable[[Tensor], Tensor]:
-    if scheme == "int4":
-        weight = int4_groups(layer.weight).to(layer.weight.dtype)
+    if scheme in WEIGHTS:
+        weight = WEIGHTS[scheme](layer.weight).to(layer.weight.dtype)
         return lambda x: F.linear(x, weight, layer.bias)
     return lambda x: F.linear(dynamic_int8(x), layer.weight, layer.bias)

@@ -47,7 +47,7 @@ def quantization_effect(subject: Subject, kind: str, wanted: Callable[[nn.Module
     formats = {name: layer_format(layer) for name, layer in layers.items()}
     quantized = {name: layer for name, layer in layers.items() if formats[name] not in FLOATS}
     hits = sum(wanted(layer) for layer in quantized.values())
-    weights = sum(_matrix_size(layer) for layer in quantized.values())
+    weights = sum(matrix_size(layer) for layer in quantized.values())
     stored = layer_bytes(*quantized.values(), bias=False)
     head = head_name(model)
     facts: dict[str, str | int | float | None] = {
@@ -70,7 +70,8 @@ def quantization_effect(subject: Subject, kind: str, wanted: Callable[[nn.Module
     )
 
 
-def _matrix_size(layer: nn.Module) -> int:
+def matrix_size(layer: nn.Module) -> int:
+    """Numbers in the matrix of a linear layer, whatever it is packed into."""
     return int(layer.in_features) * int(layer.out_features)  # type: ignore[arg-type]
 
 

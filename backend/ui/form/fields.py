@@ -37,7 +37,8 @@ def draw_field(name: str, title: str, field: FieldInfo, fits: tuple[Any, ...] | 
     if kind in (int, float):
         return keep(name, _number(title, kind, key, note, field, fits))
     st.session_state[key] = st.session_state[key] or ""  # a text widget cannot hold None
-    typed = st.text_input(title, key=key, help=note)
+    shown = str(field.examples[0]) if field.examples else None
+    typed = st.text_input(title, key=key, help=note, placeholder=shown)
     return keep(name, typed or default)
 
 

@@ -145,6 +145,8 @@ def _draw_fields(lane: str, cls: type[Switch], facts: ModelFacts | None) -> None
         draw_field(f"{lane}.{cls.kind}.{name}", name.replace("_", " "), field, fits)
         for reason in refused(cls, name, facts) if facts else ():
             st.caption(f"Not here: {plain(reason)}.")
+    if cls.hint:
+        st.caption(plain(cls.hint))
     try:
         switch = read_switch(cls.kind, fields_of(sheet(), lane, cls.kind))
     except RecipeError as error:

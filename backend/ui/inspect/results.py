@@ -12,7 +12,8 @@ from backend.traces import read_trace
 from backend.ui.cards import error_card
 from backend.ui.figures import seconds, size
 from backend.ui.inspect import exports, heads, memory, operators, outliers, roofline, sensitivity, time
-from backend.ui.inspect.plot import Chart
+from backend.ui.inspect.chips import draw_allocation
+from backend.ui.inspect.frame import draw_chart
 from backend.ui.palette import look
 from backend.ui.text import plain
 from backend.ui.words import failure
@@ -22,7 +23,6 @@ STATES = {
     "cancelled": "Cancelled. What was found until then stands below",
     "failed": "Failed. What was found until then stands below",
 }
-QUIET = {"displayModeBar": False}
 TABS = ("Time", "Operators", "Roofline", "Memory", "Heads", "Sensitivity", "Outliers")
 
 
@@ -38,9 +38,12 @@ def draw_results(view: InspectionView, job: Job) -> None:
         return
     dark = st.context.theme.type == "dark"
     drawers = (_time, _operators, _roofline, _memory, _heads, _sensitivity, _outliers)
-    for tab, draw in zip(st.tabs(TABS), drawers, strict=True):
+    tabs = st.tabs(TABS)
+    for tab, draw in zip(tabs, drawers, strict=True):
         with tab:
             draw(list(view.lanes.values()), dark)
+    with tabs[TABS.index("Sensitivity")]:
+        draw_allocation(job, view, dark)
     st.download_button(
         "JSON",
         lambda: exports.as_json(view, job.spec),
@@ -59,15 +62,6 @@ def _draw_failure(lane: InspectedLane) -> None:
         error_card(lane.failure["card"], title)
     else:
         st.error(f"**{plain(title)}**\n\n{plain(failure(lane.failure))}")
-
-
-def draw_chart(chart: Chart, key: str) -> None:
-    """A plot with its title above and its summary below."""
-    with st.container(border=True, key=f"inspect-plot-{key}"):
-        st.markdown(f"**{plain(chart.title)}**")
-        if chart.figure is not None:
-            st.plotly_chart(chart.figure, key=f"inspect-{key}", theme=None, config=QUIET)
-        st.caption(plain(chart.summary))
 
 
 def _lane(lanes: list[InspectedLane], key: str, has: list[str]) -> InspectedLane:

@@ -8,6 +8,7 @@ from backend.ui.inspect.plot import Chart, colour, figure, title_of
 
 SCHEMES = {
     "int4": "int4 weights in groups of 32, rounded to nearest",
+    "int8": "int8 weights with one scale a row",
     "int8_dynamic": "int8 activations with one scale a call",
 }
 
