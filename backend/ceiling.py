@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from backend.forecast import as_loaded, draft_facts, float_bytes, held, kv_bytes, lane_device
 from backend.known_machines import KnownMachine
+from backend.packing import find_grouped
 from backend.parts import pruned, weight_parts
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
@@ -76,7 +77,7 @@ def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     """The number type in which long calls multiply, by its name in torch."""
     if recipe.get("int8_dynamic"):
         return "int8"
-    if recipe.get("cast") or recipe.get("int4_weight_only") or lane_device(facts, recipe) == "cuda":
+    if recipe.get("cast") or find_grouped(recipe) or lane_device(facts, recipe) == "cuda":
         return "bfloat16"
     return "float32"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backend.hardware import cpu_flags
 from backend.parts import Matrix, WeightParts
+from backend.recipe.grouped import Grouped
 from backend.recipe.recipe import Recipe
 
 Store = Callable[[Matrix], float]  # bytes of one matrix
@@ -50,15 +51,20 @@ def _stores(recipe: Recipe, width: int) -> tuple[Store, Store | None]:
         return rows, rows
     if weight_only := recipe.get("int8_weight_only"):
         return _int8_rows, None if getattr(weight_only, "head", "int8") == "keep" else _int8_rows
-    if weight_only := recipe.get("int4_weight_only"):
-        store = _int4(int(getattr(weight_only, "group_size", 32)), width)
+    if grouped := find_grouped(recipe):
+        store = _int4(grouped.group_size, width)
         heads: dict[str, Store | None] = {"keep": None, "int8": _int8_rows, "int4": store}
-        return store, heads[getattr(weight_only, "head", "int8")]
+        return store, heads[grouped.head]
     if recipe.get("bnb_int8"):
         return lambda matrix: matrix.numel + 4.0 * matrix.rows, None
     if four_bit := recipe.get("bnb_4bit"):
         return _four_bit(bool(getattr(four_bit, "double_quant", False)), width), None
     return lambda matrix: float(width * matrix.numel), None
+
+
+def find_grouped(recipe: Recipe) -> Grouped | None:
+    """The switch of the recipe that packs int4 layers, whatever method chooses their codes."""
+    return next((switch for switch in recipe.switches.values() if isinstance(switch, Grouped)), None)
 
 
 def _int8_rows(matrix: Matrix) -> float:

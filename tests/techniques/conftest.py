@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from backend.recipe.facts import ModelFacts
-from backend.techniques.base import Subject
+from backend.techniques.base import CalibrationText, Subject
 
 SIZES: dict[str, Any] = {
     "vocab_size": 256,
@@ -69,7 +69,13 @@ def as_subject(model: PreTrainedModel, name: str) -> Subject:
         sliding_layers=len(sliding),
     )
     ids = torch.randint(1, config.vocab_size, (64,), generator=torch.Generator().manual_seed(7)).tolist()
-    return Subject(model, None, facts, torch.device("cpu"), sample_ids=ids)
+    return Subject(model, None, facts, torch.device("cpu"), sample_ids=ids, read_text=_reader(config.vocab_size))
+
+
+def _reader(vocab: int) -> Callable[[str, int], CalibrationText]:
+    """512 seeded tokens to calibrate on, or as many as are asked for."""
+    ids = torch.randint(1, vocab, (512,), generator=torch.Generator().manual_seed(8)).tolist()
+    return lambda file, tokens: CalibrationText(ids[:tokens], file or "seeded tokens")
 
 
 MODELS: dict[str, Callable[..., PreTrainedModel]] = {
