@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from backend.forecast import as_loaded, draft_facts, float_bytes, held, kv_bytes, lane_device
 from backend.known_machines import KnownMachine
+from backend.packing import find_grouped
 from backend.parts import pruned, weight_parts
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
@@ -77,7 +78,7 @@ def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     """The number type in which long calls multiply, by its name in torch."""
     if any(recipe.get(kind) for kind in ("int8_dynamic", "int8_static", "smoothquant")):
         return "int8"
-    if recipe.get("cast") or recipe.get("int4_weight_only") or lane_device(facts, recipe) == "cuda":
+    if recipe.get("cast") or find_grouped(recipe) or lane_device(facts, recipe) == "cuda":
         return "bfloat16"
     mixed = recipe.get(MixedPrecision.kind)
     if isinstance(mixed, MixedPrecision) and "int4" in mixed.by_unit(pruned(facts, recipe).layers).values():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from backend.hardware import cpu_flags
 from backend.parts import Matrix, WeightParts
+from backend.recipe.grouped import Grouped
 from backend.recipe.recipe import Recipe
 from backend.recipe.switches.mixed import HEAD, MixedPrecision
 
@@ -55,10 +56,10 @@ def _stores(recipe: Recipe, width: int, layers: int) -> tuple[Store, Store | Non
         return rows, rows
     if weight_only := recipe.get("int8_weight_only"):
         return _int8_rows, None if getattr(weight_only, "head", "int8") == "keep" else _int8_rows
-    if weight_only := recipe.get("int4_weight_only"):
-        store = _int4(int(getattr(weight_only, "group_size", 32)), width)
+    if grouped := find_grouped(recipe):
+        store = _int4(grouped.group_size, width)
         heads: dict[str, Store | None] = {"keep": None, "int8": _int8_rows, "int4": store}
-        return store, heads[getattr(weight_only, "head", "int8")]
+        return store, heads[grouped.head]
     if isinstance(mixed := recipe.get(MixedPrecision.kind), MixedPrecision):
         return _by_layer(mixed, width, layers)
     if recipe.get("bnb_int8"):
@@ -109,6 +110,11 @@ def unit_bytes(parts: WeightParts, group: int, width: int) -> dict[str, UnitByte
         return UnitBytes(sum(one.count * one.numel for one in matrices), levels)
 
     return {**{str(number): sized(a_layer) for number in range(parts.layers)}, HEAD: sized(head)}
+
+
+def find_grouped(recipe: Recipe) -> Grouped | None:
+    """The switch of the recipe that packs int4 layers, whatever method chooses their codes."""
+    return next((switch for switch in recipe.switches.values() if isinstance(switch, Grouped)), None)
 
 
 def _int8_rows(matrix: Matrix) -> float:

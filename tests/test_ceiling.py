@@ -82,6 +82,7 @@ def test_long_calls_multiply_in_the_type_that_their_kernels_take() -> None:
     assert compute_type(LLAMA, Recipe()) == "float32"
     assert compute_type(LLAMA, recipe(int8_weight_only={})) == "float32"
     assert compute_type(LLAMA, recipe(int4_weight_only={})) == "bfloat16"
+    assert compute_type(LLAMA, recipe(gptq={})) == compute_type(LLAMA, recipe(narrow_weight_only={})) == "bfloat16"
     assert compute_type(LLAMA, recipe(int8_dynamic={})) == "int8"
     assert compute_type(LLAMA, recipe(mixed_precision={"levels": "0:int4"})) == "bfloat16"
     assert compute_type(LLAMA, recipe(mixed_precision={"levels": "0:keep"})) == "float32"

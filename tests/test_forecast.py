@@ -67,6 +67,15 @@ def test_mixed_precision_is_the_sum_of_its_layers() -> None:
     assert dropped == weights(int4_weight_only={"head": "int8"}, drop_layers={"count": 2})
 
 
+@pytest.mark.parametrize("kind", ["gptq", "awq", "hqq", "narrow_weight_only"])
+@pytest.mark.parametrize("head", ["int4", "int8", "keep"])
+def test_whatever_chooses_the_codes_four_bits_are_four_bits(kind: str, head: str) -> None:
+    same = {"group_size": 64, "head": head}
+    assert weights(**{kind: same}) == weights(int4_weight_only=same)
+    one, other = (forecast_lane(MHA, recipe(**{name: same}), 100) for name in (kind, "int4_weight_only"))
+    assert one.process_bytes == other.process_bytes
+
+
 def test_pruning_takes_its_share() -> None:
     body = 4 * (MHA.parameters - MHA.embedding_parameters - MHA.hidden)
     assert weights() - weights(drop_layers={"count": 2}) == pytest.approx(body / 4, rel=0.001)

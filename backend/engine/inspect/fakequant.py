@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backend.techniques.quantize.int4_linear import MIDDLE, quantize_groups
+from backend.techniques.quantize.int4_linear import quantize_groups
 from backend.techniques.quantize.int8_linear import quantize_rows
 
 LEVELS = 127  # of torch's dynamic layers: 8 bits unsigned of which one is given up (`reduce_range`)
@@ -41,10 +41,7 @@ def int4_groups(weight: Tensor, group: int = GROUP) -> Tensor:
     step = max(1, ROWS_AT_A_TIME // padded.shape[1])
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        codes, scales = quantize_groups(padded[part], group)  # (n, K), (G, n, 2)
-        scale, zero = scales.float().transpose(0, 1).unsqueeze(-1).unbind(2)  # (n, G, 1) each
-        groups = codes.view(codes.shape[0], -1, group).float()
-        out[part] = ((groups - MIDDLE) * scale + zero).view(codes.shape[0], -1)[:, :width]
+        out[part] = quantize_groups(padded[part], group).weight()[:, :width]
     return out
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from backend.recipe.facts import ModelFacts
+from backend.recipe.grouped import Grouped
 from backend.recipe.switch import Group, Switch
 
 
@@ -76,7 +77,7 @@ class Int8WeightOnly(Switch):
         return "int8 weights" + (", head kept" if self.head == "keep" else "")
 
 
-class Int4WeightOnly(Switch):
+class Int4WeightOnly(Grouped):
     """Weights int4 in groups, rounded to nearest; activations stay float."""
 
     kind: ClassVar[str] = "int4_weight_only"
@@ -86,21 +87,16 @@ class Int4WeightOnly(Switch):
     summary: ClassVar[str] = "Reads an eighth of fp32's bytes a token; rounding to nearest visibly costs quality."
     source: ClassVar[str] = "torch _weight_int4pack_mm_for_cpu (CPU), torchao (GPU)"
 
-    group_size: Literal[32, 64, 128] = Field(32, description="weights that share a scale: smaller is finer and larger")
-    head: Literal["int4", "int8", "keep"] = Field("int8", description="the output head: int4, int8, or as it is")
+    symmetric: bool = Field(False, description="15 levels around an exact zero, not 16 from smallest to largest")
 
     @property
     def label(self) -> str:
-        return f"int4 g{self.group_size}" + ("" if self.head == "int4" else f", head {self.head}")
+        return self.labelled("int4 symmetric" if self.symmetric else "int4")
 
     def refuse(self, facts: ModelFacts) -> str | None:
-        if facts.hidden % self.group_size:
-            fits = [str(size) for size in (32, 64, 128) if facts.hidden % size == 0]
-            allowed = (
-                f"a group size of {' or '.join(fits)}" if fits else "a model with a hidden size in multiples of 32"
-            )
-            return f"{allowed}: {self.group_size} does not divide the hidden size {facts.hidden}"
-        return None
+        if self.symmetric and facts.has_gpu:
+            return "asymmetric: torchao's int4 layers on a GPU know nothing else"
+        return super().refuse(facts)
 
 
 class BnbInt8(Switch):

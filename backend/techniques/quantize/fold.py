@@ -41,22 +41,30 @@ class Fold:
             reader.weight.data.mul_(scale.to(reader.weight))
 
 
+@torch.no_grad()
 def _divide_norm(norm: Any, scale: Tensor) -> None:
-    """Gemma's norms multiply by 1 + weight, others by weight: which it is shows in what comes out."""
-    probe = torch.randn(1, len(scale), generator=torch.Generator().manual_seed(0)).to(norm.weight)
-    before = norm(probe)
-    weight = norm.weight.detach().clone()
-    for offset in (0.0, 1.0):
-        norm.weight.data.copy_((weight.float() + offset) / scale.to(weight.device) - offset)
-        if torch.allclose(
-            norm(probe).float() * scale, before.float(), rtol=0.02, atol=1e-3 * float(before.abs().max())
-        ):
-            break
-    else:
-        norm.weight.data.copy_(weight)
-        raise TypeError(f"{type(norm).__name__} does not scale what it writes by its weight")
+    offset = _offset(norm)
+    weight = norm.weight.float()
+    norm.weight.copy_((weight + offset) / scale.to(weight.device) - offset)
     if getattr(norm, "bias", None) is not None:
-        norm.bias.data.div_(scale.to(norm.bias))
+        norm.bias.div_(scale.to(norm.bias))
+
+
+def _offset(norm: Any) -> float:
+    """Gemma's norms multiply by 1 + weight, others by weight: which it is shows when what is multiplied is doubled."""
+    weight = norm.weight.detach().clone()
+    bias = 0.0 if getattr(norm, "bias", None) is None else norm.bias.float()
+    probe = torch.randn(1, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    before = norm(probe).float() - bias
+    try:
+        for offset in (0.0, 1.0):
+            norm.weight.copy_(2 * (weight + offset) - offset)
+            doubled = norm(probe).float() - bias
+            if torch.allclose(doubled, 2 * before, rtol=0.02, atol=1e-3 * float(before.abs().max())):
+                return offset
+    finally:
+        norm.weight.copy_(weight)
+    raise TypeError(f"{type(norm).__name__} does not scale what it writes by its weight")
 
 
 @torch.inference_mode()

@@ -19,12 +19,14 @@ Build = Callable[[str, nn.Linear], nn.Module | str]  # a packed layer, or the re
 LARGEST_ERROR = 0.5  # of the output's norm; four-bit layers show about .1, a broken kernel 1 and more
 
 
-def swap_linears(subject: Subject, kind: str, build: Build) -> None:
+def swap_linears(subject: Subject, kind: str, build: Build, largest_error: float = LARGEST_ERROR) -> None:
     """Put a packed layer in the place of every linear layer for which `build` makes one.
 
     Each new layer computes one token before it is put in; one that raises or is far off is left out. The reasons go
     into `subject.notes[kind]` for the receipt.
 
+    Args:
+        largest_error: of the output's norm, from which on a layer counts as broken.
     Raises:
         RecipeError: when not one layer could be replaced.
     """
@@ -37,7 +39,7 @@ def swap_linears(subject: Subject, kind: str, build: Build) -> None:
     names = list(linear_like(model))
     for index, name in enumerate(names):
         subject.progress(index / len(names), f"Quantizing {name}")
-        if reason := _swap(model, name, build):
+        if reason := _swap(model, name, build, largest_error):
             reasons[name] = reason
     if len(reasons) == len(names):
         why = next(iter(reasons.values()), "the model has no linear layer")
@@ -45,7 +47,7 @@ def swap_linears(subject: Subject, kind: str, build: Build) -> None:
     release_memory(subject.device)
 
 
-def _swap(model: PreTrainedModel, name: str, build: Build) -> str | None:
+def _swap(model: PreTrainedModel, name: str, build: Build, largest_error: float) -> str | None:
     """Replace one layer; the reason why it stays, or None."""
     layer = model.get_submodule(name)
     if type(layer) is not nn.Linear:
@@ -53,7 +55,7 @@ def _swap(model: PreTrainedModel, name: str, build: Build) -> str | None:
     new = build(name, layer)
     if isinstance(new, str):
         return new
-    if reason := try_layer(new.eval(), layer):
+    if reason := try_layer(new.eval(), layer, largest_error):
         return reason
     if name == head_name(model):
         untie_head(model)
@@ -61,7 +63,7 @@ def _swap(model: PreTrainedModel, name: str, build: Build) -> str | None:
     return None
 
 
-def try_layer(new: nn.Module, old: nn.Linear) -> str | None:
+def try_layer(new: nn.Module, old: nn.Linear, largest_error: float = LARGEST_ERROR) -> str | None:
     """Compute one token with both layers; the reason why the new one cannot be used, or None.
 
     Some kernels refuse a width, in their own words and only when they run, so a rule would be a guess.
@@ -80,6 +82,6 @@ def try_layer(new: nn.Module, old: nn.Linear) -> str | None:
             )
         want = old(token)
         off = ((got - want).float().norm() / want.float().norm().clamp_min(1e-12)).item()
-    if not off <= LARGEST_ERROR:  # also true of NaN
+    if not off <= largest_error:  # also true of NaN
         return f"{shape}: the packed result is off by {off:.0%}"
     return None

@@ -26,7 +26,7 @@ def torchao_device(device: torch.device, kind: str) -> bool:
 
 def int8_layer(layer: nn.Linear) -> nn.Linear:
     """The layer with an int8 weight of torchao, one symmetric scale per output channel."""
-    with _quiet():
+    with quiet_import():
         from torchao.quantization import Int8WeightOnlyConfig
     return _quantized(layer, Int8WeightOnlyConfig())
 
@@ -35,7 +35,7 @@ def int4_layer(layer: nn.Linear, group_size: int) -> nn.Module | str:
     """The bf16 layer with an int4 weight of torchao in tensor-core tiles, or the reason why there is none."""
     if layer.in_features % group_size:
         return f"{layer.in_features} inputs are no multiple of the group of {group_size}"
-    with _quiet():
+    with quiet_import():
         from torchao.quantization import Int4WeightOnlyConfig
     try:
         return _quantized(layer, Int4WeightOnlyConfig(group_size=group_size, int4_packing_format="tile_packed_to_4d"))
@@ -67,7 +67,7 @@ def _quantized(layer: nn.Linear, config: Any) -> nn.Linear:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_import() -> Iterator[None]:
     """Keep torchao's import from listing the GPU libraries that a CPU build lacks; real errors still raise."""
     loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
