@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from backend.catalog import model_facts, resolve
+from backend.encoding import Encodeway
 from backend.executors.local import LocalExecutor
 from backend.forecast import check_memory
 from backend.gemma import fetch
@@ -30,6 +31,7 @@ from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import Task
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
 from backend.watch import Cancelled
@@ -81,7 +83,7 @@ class Worker:
         self.beat()
         job = self.journal.claim(self.name, *IN_TURN)
         if job:
-            work = self._race if job.kind == "race" else self._inspect
+            work = {"race": self._race, "inspect": self._inspect, "encode": self._encode}[job.kind]
             end_well(self.journal, job, partial(work, job), self.stopping)
             self.idle.busy()
         else:
@@ -93,6 +95,13 @@ class Worker:
         _check(race)
         with Raceway(self.journal, job.id, race, self.executor, self.beat).running() as way:
             run_phases(way)
+            return {"wall_s": way.wall_s}
+
+    def _encode(self, job: Job) -> dict[str, float]:
+        race = Race.read(job.spec)
+        _check(race, "encoder")
+        with Encodeway(self.journal, job.id, race, self.executor, self.beat).running() as way:
+            way.run()
             return {"wall_s": way.wall_s}
 
     def _inspect(self, job: Job) -> dict[str, float]:
@@ -131,11 +140,13 @@ class Worker:
         return {"wall_s": time.monotonic() - began}
 
 
-def _check(race: Race) -> None:
+def _check(race: Race, task: Task = "decoder") -> None:
     """Refuse what this model on this machine cannot do, before anything is loaded."""
     facts = model_facts(resolve(race.model, race.revision), race.trust_remote_code)
-    for _, recipe in race.lanes:
-        recipe.check(facts)
+    if facts.task != task:
+        remedy = "Choose another model, or race this one on the Bench or by `python -m backend race`."
+        raise RecipeError("model", f"{race.model}, of the task {facts.task}", f"a model of the task {task}", remedy)
+    race.check(facts)
     check_memory(race, facts)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from backend.catalog import model_facts, resolve
@@ -18,6 +18,7 @@ from backend.engine.randomweights import random_model
 from backend.hub import snapshot
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import Task
 from backend.techniques.base import Subject
 
 Progress = Callable[[float, str], None]
@@ -70,7 +71,9 @@ def load(
     progress(0.0, "Reading the config")
     facts = model_facts(ref, trust_remote_code)
     progress(0.1, "Loading weights")
-    model, tokenizer = _read(ref, dtype, trust_remote_code, progress)
+    model, tokenizer = _read(ref, dtype, trust_remote_code, facts.task, progress)
+    if facts.task == "encoder":
+        without_pooler(model)
     progress(0.8, f"Moving weights to {target}")
     own_weights(model)
     torch.nn.Module.to(model, target)  # in place; transformers annotates its own `to` for other uses
@@ -86,30 +89,30 @@ def load(
     )
 
 
-def _read(ref: ModelRef, dtype: torch.dtype, trust: bool, progress: Progress) -> Pair:
+def _read(ref: ModelRef, dtype: torch.dtype, trust: bool, task: Task, progress: Progress) -> Pair:
     if ref.kind == "shape":
-        return random_model(ref, dtype), None
+        return random_model(ref, dtype, _class_for(task)), None
     if ref.kind == "gguf":
         return read_gguf_model(ref.place, dtype)
     if ref.kind != "hub":
-        return _from_folder(ref, ref.place, dtype, trust)
+        return _from_folder(ref, ref.place, dtype, trust, task)
     progress(0.1, "Fetching from the Hub")
     folder = snapshot(ref, code=trust)
     fetched = ModelRef(ref.name, "folder", folder)
     model_facts(fetched, trust)  # what the config alone could not show: missing, cut or pickled weights
-    return _from_folder(fetched, folder, dtype, trust)
+    return _from_folder(fetched, folder, dtype, trust, task)
 
 
-def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool) -> Pair:
+def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool, task: Task) -> Pair:
     options: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _class_for(task).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (ValueError, OSError, KeyError, ImportError) as error:
         raise _cannot_load(ref, error) from error
     model, report = loaded
-    missing = sorted(report["missing_keys"])
+    missing = sorted(name for name in report["missing_keys"] if not (task == "encoder" and name.startswith("pooler.")))
     if missing:
         shown = f"{ref.name}: {len(missing)} missing, for example {missing[0]}"
         raise bad_model(shown, "weights for every layer", "Download the model again.")
@@ -119,6 +122,16 @@ def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool) -
         remedy = f"Put tokenizer.json beside config.json. transformers says: {_first_line(error)}"
         raise bad_model(ref.name, "a folder with a tokenizer", remedy) from error
     return model, tokenizer
+
+
+def _class_for(task: Task) -> Any:
+    return AutoModel if task == "encoder" else AutoModelForCausalLM
+
+
+def without_pooler(model: PreTrainedModel) -> None:
+    """Take out what an encoder computes beside its hidden states: sentence vectors are means of those."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
 
 
 def read_gguf_model(file: Path, dtype: torch.dtype) -> Pair:

@@ -25,6 +25,11 @@ class Group(StrEnum):
 
 ONE_OF = frozenset({Group.PRECISION, Group.CACHE, Group.DRAFT})  # at most one switch of these groups in a recipe
 
+_DECODERS_ONLY = {  # why an encoder cannot have any switch of these groups
+    Group.CACHE: "a decoder: an encoder reads all tokens at once and keeps no cache",
+    Group.DRAFT: "a decoder: an encoder writes no tokens, so there is nothing to guess",
+}
+
 _SWITCHES: dict[str, type[Switch]] = {}
 
 
@@ -43,6 +48,7 @@ class Switch(Config):
     source: ClassVar[str] = ""  # the paper or the library
     simulated: ClassVar[bool] = False  # changes quality but cannot change speed or memory here
     shape_dependent: ClassVar[bool] = False  # its output depends on how many tokens one call holds
+    decoders_only: ClassVar[str] = ""  # why no encoder can have it; empty where encoders can
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -58,8 +64,13 @@ class Switch(Config):
         return self.title.lower()
 
     def refuse(self, facts: ModelFacts) -> str | None:
-        """The reason why this model on this machine cannot have the switch, or None."""
+        """The reason why this model on this machine cannot have the switch, or None; ask `unfit` from outside."""
         return None
+
+    def unfit(self, facts: ModelFacts) -> str | None:
+        """What `refuse` says, after the model's task was asked: some switches change what only a decoder has."""
+        only = self.decoders_only or _DECODERS_ONLY.get(self.group)
+        return only if only and facts.task == "encoder" else self.refuse(facts)
 
     def clash(self, other: Switch) -> str | None:
         """The reason why it cannot stand beside another switch of the same recipe, or None."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from backend.catalog import gemma_is_fetched
 from backend.gemma import NOTICE
 from backend.journal import Job, JournalFull
 from backend.replay import RaceView

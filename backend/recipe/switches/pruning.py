@@ -11,6 +11,7 @@ from backend.recipe.switch import Group, Switch
 
 BLOCKS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
 TOLERANCE = 0.01  # of the ratio that was asked for
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose heads can be cut
 
 
 class PruneHeads(Switch):
@@ -30,6 +31,8 @@ class PruneHeads(Switch):
         return f"{self.ratio:.0%} fewer heads"
 
     def refuse(self, facts: ModelFacts) -> str | None:
+        if facts.task == "encoder" and facts.architecture not in BERT_LIKE:
+            return f"a decoder, or an encoder built like BERT ({', '.join(BERT_LIKE)}): {facts.architecture} is not"
         # Heads go with their KV group where there are several; inside one group single query heads can go.
         units = facts.kv_heads if facts.kv_heads > 1 else facts.heads
         removed = round(self.ratio * units)
@@ -49,6 +52,7 @@ class PruneNeurons(Switch):
     title: ClassVar[str] = "Feed-forward neurons"
     summary: ClassVar[str] = "Removes the neurons that add least on a little text: really smaller and faster."
     source: ClassVar[str] = "Sun et al. 2023 (Wanda), over whole neurons"
+    decoders_only: ClassVar[str] = "a decoder with a gated feed-forward part; those of encoders are not cut so far"
 
     ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons of every layer")
 
@@ -78,6 +82,7 @@ class DropLayers(Switch):
         "Removes the layers that change their input least: speed grows in proportion, text suffers."
     )
     source: ClassVar[str] = "Men et al. 2024 (ShortGPT), Block Influence"
+    decoders_only: ClassVar[str] = "a decoder; layers of an encoder are not dropped so far"
 
     count: int = Field(1, ge=1, le=1000, description="how many layers")
 
