@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:
     facts = model_facts(resolve(args.model, args.revision))
+    if facts.task == "encoder":
+        raise RecipeError("model", args.model, "a decoder: an encoder has no decode ceiling", "Race it to measure it.")
     context = _tokens("--context", args.context, CONTEXT, facts.context)
     prompt = _tokens("--prompt-tokens", args.prompt_tokens, PROMPT, context)
     device = facts.devices[0].split(":")[0]

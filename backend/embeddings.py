@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,18 +12,6 @@ from backend.metrics import changed_answers_p, share_interval
 from backend.sentences import Sentences
 
 NOISE_P = 0.05  # a change of right neighbours that chance makes as often as this is called noise
-
-
-def packed(vectors: np.ndarray) -> dict[str, Any]:
-    """A matrix as plain data that fits through a pipe."""
-    held = np.ascontiguousarray(vectors, dtype=np.float32)
-    return {"shape": list(held.shape), "float32": base64.b64encode(held.tobytes()).decode()}
-
-
-def unpacked(data: dict[str, Any]) -> np.ndarray:
-    """The matrix that `packed` wrote, as float64."""
-    raw = np.frombuffer(base64.b64decode(data["float32"]), dtype=np.float32)
-    return raw.reshape(data["shape"]).astype(np.float64)
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:

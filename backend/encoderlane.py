@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.catalog import resolve
-from backend.embeddings import packed
 from backend.engine.calibration import text_reader
 from backend.engine.encode import Batch, embed, embed_all, groups, make_batch, timed
 from backend.engine.encodingreceipt import encoder_receipt, watch
@@ -19,6 +18,7 @@ from backend.engine.load import load
 from backend.engine.memory import MemoryMeter, device_memory, give_back, module_parameters
 from backend.engine.text import encode
 from backend.journal import state_folder
+from backend.packedvectors import packed
 from backend.recipe.race import Race
 from backend.sentences import own_sentences
 from backend.techniques.base import Subject
@@ -99,7 +99,13 @@ class EncoderLane:
         self.meter.start_peak()
         spent = timed(self.subject, batches)
         tokens = sum(batch.tokens for batch in batches)
-        return {"size": size, "sentences": count, "tokens": tokens, "call_s": spent, "peak_bytes": self.meter.note_peak()}
+        return {
+            "size": size,
+            "sentences": count,
+            "tokens": tokens,
+            "call_s": spent,
+            "peak_bytes": self.meter.note_peak(),
+        }
 
     def _made(self, size: int, count: int) -> list[Batch]:
         key = (size, count)

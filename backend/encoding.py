@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from backend.conditions import Conditions
-from backend.embeddings import found, own_worth, unpacked, worth_against
+from backend.embeddings import found, own_worth, worth_against
 from backend.encodingverdict import build_verdict, encoded
 from backend.encodingview import EncodingView
 from backend.executors.local import LocalExecutor
 from backend.journal import Event, Journal
 from backend.measurement import FEWEST_PAIRS, FEWEST_ROUNDS, MOST_ROUNDS
+from backend.packedvectors import unpacked
 from backend.phases import lost_baseline
 from backend.raceway import Raceway
 from backend.recipe.facts import Task

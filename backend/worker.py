@@ -20,11 +20,12 @@ from typing import Any
 
 import psutil
 
+from backend import gemma, minilm
 from backend.catalog import model_facts, resolve
 from backend.encoding import Encodeway
 from backend.executors.local import LocalExecutor
+from backend.fetched import FETCHED, GEMMA
 from backend.forecast import check_memory
-from backend.gemma import fetch
 from backend.idle import IdleMeasurement
 from backend.inspecting import Inspectway
 from backend.journal import IN_TURN, Job, Journal, JournalFull
@@ -116,12 +117,12 @@ class Worker:
         with Journal(self.journal.path) as journal:
             while not self.stopping.wait(IDLE_S * 5):
                 try:
-                    if job := journal.claim(self.name, "gemma"):
-                        end_well(journal, job, partial(self._gemma, journal, job), self.stopping)
+                    if job := journal.claim(self.name, *FETCHED):
+                        end_well(journal, job, partial(self._fetch, journal, job), self.stopping)
                 except JournalFull as error:
                     log.warning("no fetch can begin, the journal's disk is full: %s", error)
 
-    def _gemma(self, journal: Journal, job: Job) -> dict[str, float]:
+    def _fetch(self, journal: Journal, job: Job) -> dict[str, float]:
         began, first = time.monotonic(), -1.0
 
         def progress(share: float, text: str) -> None:
@@ -134,7 +135,10 @@ class Worker:
         def cancelled() -> bool:
             return self.stopping.is_set() or journal.cancelled(job.id)
 
-        fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
+        if job.kind == GEMMA:
+            gemma.fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
+        else:
+            minilm.fetch(progress=progress, cancelled=cancelled)
         if cancelled():
             raise Cancelled
         return {"wall_s": time.monotonic() - began}

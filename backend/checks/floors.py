@@ -18,6 +18,7 @@ FLOORS = {
     "backend.checks": 9,
     "backend.cli_race": 9,
     "backend.cli_table": 9,
+    "backend.cli_encoding": 9,
     "backend.cli_models": 9,
     "backend.cli_forecast": 9,
     "backend.up": 9,
@@ -51,7 +52,14 @@ PAGE_SIDE = (
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
-FREE_OF_TORCH = (*PAGE_SIDE, "backend.up", "backend.cli_models", "backend.cli_race", "backend.cli_forecast")
+FREE_OF_TORCH = (
+    *PAGE_SIDE,
+    "backend.up",
+    "backend.cli_models",
+    "backend.cli_encoding",
+    "backend.cli_race",
+    "backend.cli_forecast",
+)
 STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
     *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle"),

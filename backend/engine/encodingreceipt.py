@@ -23,7 +23,12 @@ def watch(subject: Subject, batch: Batch) -> Run:
     heard: list[Heard] = []
     busy = busy_threads(lambda: heard.append(listen(lambda: embed(subject, batch))))
     return Run(
-        cache="none", cache_layers=(), slots=(), tokens=batch.tokens, prefill_kernels=heard[0].kernels, busy_threads=busy
+        cache="none",
+        cache_layers=(),
+        slots=(),
+        tokens=batch.tokens,
+        prefill_kernels=heard[0].kernels,
+        busy_threads=busy,
     )
 
 

@@ -108,6 +108,11 @@ class Race(Config):
         for _, recipe in self.lanes:
             recipe.check(facts)
         asked = {name: value for name, value in self.budget.model_dump().items() if value is not None}
+        if facts.task == "encoder" and self.measure.prompt_set != "one":
+            remedy = "Set it to 'one': sentences of this project's own are measured."
+            raise RecipeError(
+                "measure.prompt_set", self.measure.prompt_set, "'one' where the model is an encoder", remedy
+            )
         if facts.task == "encoder" and asked:
             name, value = next(iter(asked.items()))
             remedy = "Remove it: the verdict shows cosine, rank correlation and neighbours."

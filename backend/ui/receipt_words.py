@@ -90,7 +90,7 @@ def _growth(receipt: Receipt) -> str:
 def _kernels(key: str) -> Callable[[Receipt], str]:
     def tell(receipt: Receipt) -> str:
         run = receipt.get("run")
-        if run is None:
+        if run is None or key not in run:
             return UNKNOWN
         inside = " (compiled code may hold it)" if run.get("compiled_regions") and key == "decode_kernels" else ""
         return _joined(f"{name}, {times} times" for name, times in run[key].items()) if run[key] else f"none{inside}"
@@ -132,7 +132,7 @@ FACTS: dict[str, Callable[[Receipt], str]] = {
     "Bits per weight": _bits,
     "Zeros among weights": _sparsity,
     "Zeros by class": _sparsity_by_class,
-    "Decoder layers": _number("layers"),
+    "Layers": _number("layers"),
     "Heads": _number("heads"),
     "KV heads": _number("kv_heads"),
     "Head size": _number("head_dim"),
@@ -141,6 +141,7 @@ FACTS: dict[str, Callable[[Receipt], str]] = {
     "Its layers grow": _growth,
     "Attention kernel in prefill": _kernels("prefill_kernels"),
     "Attention kernel in decode": _kernels("decode_kernels"),
+    "Attention kernel in encoding": _kernels("encode_kernels"),
     "Compiled": _compiled,
     "Threads": _threads,
     "Device": _places,
