@@ -76,17 +76,19 @@ class EncoderLane:
         return {}
 
     def warm(self, size: int) -> dict[str, Any]:
-        """Encode a batch so that kernels are warm, watch another, and read the receipt."""
-        batch = make_batch(self.subject, own_sentences().sentences[:size])
-        embed(self.subject, batch)
-        memory = self.memory()
-        self.subject.run = watch(self.subject, batch)
+        """Encode a batch so that kernels are warm; read a first receipt, of a model that is at rest."""
+        embed(self.subject, make_batch(self.subject, own_sentences().sentences[:size]))
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),
             "receipt": encoder_receipt(self.subject, self.recipe),
-            "memory": memory,
+            "memory": self.memory(),
         }
+
+    def witness(self, size: int) -> dict[str, Any]:
+        """Watch a batch being encoded, and read the receipt again with what was seen."""
+        self.subject.run = watch(self.subject, make_batch(self.subject, own_sentences().sentences[:size]))
+        return {"receipt": encoder_receipt(self.subject, self.recipe)}
 
     def encode(self, size: int, count: int) -> dict[str, Any]:
         """Encode the first `count` sentences in calls of `size`, after one call off the clock.

@@ -38,6 +38,7 @@ class Encodeway(Raceway):
     def __init__(self, journal: Journal, job: int, race: Race, executor: LocalExecutor, beat: Callable[[], None]):
         super().__init__(journal, job, race, executor, beat)
         self.encoding = EncodingView()
+        self._alone: dict[str, np.ndarray] = {}  # each lane's vectors, one sentence a call
 
     def write(self, *events: tuple[str, str | None, dict[str, Any]]) -> None:
         """Append events and fold them into both views: the race's knows the lanes' ends."""
@@ -55,6 +56,7 @@ class Encodeway(Raceway):
             self._compare()
             self._search()
         self._measure()
+        self._witness()
         self.write(("verdict", None, build_verdict(self.encoding, self.race)))
 
     def _get_ready(self) -> bool:
@@ -88,6 +90,8 @@ class Encodeway(Raceway):
             base: np.ndarray | None = None
             for name, reply in self.each("vectors", size=size):  # the baseline is the first lane
                 vectors = unpacked(reply)
+                if size == 1:
+                    self._alone[name] = vectors
                 worth = {"size": size, **own_worth(vectors, asked)}
                 if name == "base":
                     base = vectors
@@ -101,8 +105,12 @@ class Encodeway(Raceway):
         """The sentences that each lane finds nearest to the race's own text."""
         asked = own_sentences()
         for name, query in self.each("query"):
-            if reply := self.call(name, "vectors", size=1):
-                self.write(("found", name, {"sentences": found(unpacked(query), unpacked(reply), asked)}))
+            self.write(("found", name, {"sentences": found(unpacked(query), self._alone[name], asked)}))
+
+    def _witness(self) -> None:
+        """Watch each lane run under the profiler and read its receipt again: last, since its memory is no lane's own."""
+        for name, reply in self.each("witness", size=max(SIZES)):
+            self.write(("receipt", name, reply))
 
     def _measure(self) -> None:
         """Rounds until every ratio is known or the time is spent, the machine watched meanwhile."""

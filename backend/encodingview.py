@@ -5,6 +5,7 @@ Events of a job of the kind `encode` (kind, lane, data):
     opened       None   versions, hardware, lanes: {name: label}, keys, race, scored, sizes [sentences a call]
     phase        lane   name, done, total, eta_s|None, text
     ready        lane   label, parameters, receipt (see engine/encodingreceipt.py), memory
+    receipt      lane   receipt, read again after a run was watched
     worth        lane   size, grades, neighbours {right, asked, low, high}; of variants also what stands in
                         backend/embeddings.py's worth_against()
     found        lane   sentences: [{sentence, topic, cosine}], the nearest to the race's own text
@@ -84,6 +85,9 @@ class EncodingView:
     def _on_ready(self, lane: EncodingLane, data: dict[str, Any]) -> None:
         lane.label, lane.parameters = data["label"], data["parameters"]
         lane.receipt, lane.memory = data["receipt"], data["memory"]
+
+    def _on_receipt(self, lane: EncodingLane, data: dict[str, Any]) -> None:
+        lane.receipt = data["receipt"]
 
     def _on_worth(self, lane: EncodingLane, data: dict[str, Any]) -> None:
         lane.worth[data["size"]] = data
