@@ -108,7 +108,7 @@ class Encodeway(Raceway):
             self.write(("found", name, {"sentences": found(unpacked(query), self._alone[name], asked)}))
 
     def _witness(self) -> None:
-        """Watch each lane run under the profiler and read its receipt again: last, since its memory is no lane's own."""
+        """Watch each lane under the profiler and read its receipt again: last, since its memory is no lane's own."""
         for name, reply in self.each("witness", size=max(SIZES)):
             self.write(("receipt", name, reply))
 

@@ -67,6 +67,7 @@ def _draw_ended(view: EncodingView, job: Job, key: str) -> None:
     _draw_verdict(view, f"Race {job.id}. {STATES[job.state]}{wall}.", key)
     _draw_failures(view)
     if view.verdict:
+        _draw_charts(view.verdict, key)
         _draw_figures(view, key)
     draw_receipts({name: lane.receipt for name, lane in view.lanes.items() if lane.receipt})
     _draw_found(view, str(job.spec.get("prompt", "")))
@@ -118,6 +119,20 @@ def _draw_figures(view: EncodingView, key: str) -> None:
             st.caption(plain(words.WORTH))
         elif view.opened.get("scored") is False:
             st.caption("Random weights: the vectors mean nothing, so they are not compared.")
+
+
+def _draw_charts(verdict: dict[str, Any], key: str) -> None:
+    """Both plots beside each other, each with its summary in words."""
+    from backend.ui.encoding.plot import charts  # plotly takes a third of a second, which an empty page does not need
+
+    dark = st.context.theme.type == "dark"
+    for place, (column, chart) in enumerate(zip(st.columns(2), charts(verdict, dark), strict=True)):
+        with column, st.container(border=True):
+            st.markdown(f"**{plain(chart.title)}**")
+            if chart.figure is not None:
+                name = f"{key}-encoding-chart-{place}"
+                st.plotly_chart(chart.figure, key=name, theme=None, config={"displayModeBar": False})
+            st.caption(plain(chart.summary))
 
 
 def _draw_table(rows: list[list[str]]) -> None:
