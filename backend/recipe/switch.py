@@ -67,10 +67,14 @@ class Switch(Config):
         """The reason why this model on this machine cannot have the switch, or None; ask `unfit` from outside."""
         return None
 
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
+        """The reason why no setting of the switch means anything to a model of this task, or None."""
+        return (cls.decoders_only or _DECODERS_ONLY.get(cls.group)) if facts.task == "encoder" else None
+
     def unfit(self, facts: ModelFacts) -> str | None:
-        """What `refuse` says, after the model's task was asked: some switches change what only a decoder has."""
-        only = self.decoders_only or _DECODERS_ONLY.get(self.group)
-        return only if only and facts.task == "encoder" else self.refuse(facts)
+        """The reason why the switch cannot be had, the model's task asked first, or None."""
+        return self.foreign(facts) or self.refuse(facts)
 
     def clash(self, other: Switch) -> str | None:
         """The reason why it cannot stand beside another switch of the same recipe, or None."""

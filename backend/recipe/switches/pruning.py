@@ -30,9 +30,13 @@ class PruneHeads(Switch):
     def label(self) -> str:
         return f"{self.ratio:.0%} fewer heads"
 
-    def refuse(self, facts: ModelFacts) -> str | None:
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
         if facts.task == "encoder" and facts.architecture not in BERT_LIKE:
             return f"a decoder, or an encoder built like BERT ({', '.join(BERT_LIKE)}): {facts.architecture} is not"
+        return None
+
+    def refuse(self, facts: ModelFacts) -> str | None:
         # Heads go with their KV group where there are several; inside one group single query heads can go.
         units = facts.kv_heads if facts.kv_heads > 1 else facts.heads
         removed = round(self.ratio * units)

@@ -62,6 +62,8 @@ def fitting(cls: type[Switch], name: str, facts: ModelFacts) -> tuple[Any, ...] 
 @lru_cache(maxsize=512)
 def impossible(cls: type[Switch], facts: ModelFacts) -> str | None:
     """The reason why no setting of the switch fits this model, or None."""
+    if foreign := cls.foreign(facts):
+        return foreign
     reason = cls().unfit(facts)
     if reason is None or any(fitting(cls, name, facts) for name in cls.model_fields):
         return None
