@@ -58,10 +58,10 @@ def _ids(subject: Subject, sentence: str) -> list[int]:
     if subject.tokenizer is None:
         return [byte % vocab for byte in sentence.encode("utf-8")][:most]
     ids: list[int] = subject.tokenizer.encode(sentence, truncation=True, max_length=most)
-    if max(ids) >= vocab:
+    if max(ids, default=0) >= vocab:
         remedy = "Tokenizer and weights are of two models: get both again."
         raise RecipeError("model", f"token {max(ids)}", f"tokens below the model's vocabulary of {vocab}", remedy)
-    return ids
+    return ids or [0]
 
 
 @torch.inference_mode()

@@ -9,8 +9,7 @@ import streamlit as st
 from backend.encodingview import EncodingLane, EncodingView
 from backend.journal import Job
 from backend.ui import desk
-from backend.ui import words as race_words
-from backend.ui.cards import error_card
+from backend.ui.cards import error_card, failure_cards
 from backend.ui.encoding import exports, words
 from backend.ui.figures import seconds
 from backend.ui.inspect.running import progress_words, waiting_words
@@ -65,7 +64,7 @@ def _draw_ended(view: EncodingView, job: Job, key: str) -> None:
         error_card(view.card, "The race did not end well")
     wall = f" in {seconds(view.wall_s)}" if view.wall_s else ""
     _draw_verdict(view, f"Race {job.id}. {STATES[job.state]}{wall}.", key)
-    _draw_failures(view)
+    failure_cards(view)
     if view.verdict:
         _draw_charts(view.verdict, key)
         _draw_figures(view, key)
@@ -91,17 +90,6 @@ def _draw_verdict(view: EncodingView, ended: str, key: str) -> None:
         draw_suspicions(view.verdict)
         for note in view.verdict.get("notes", ()):
             st.caption(plain(note))
-
-
-def _draw_failures(view: EncodingView) -> None:
-    for lane in view.lanes.values():
-        if lane.failure is None:
-            continue
-        title = f"{look(lane.name).title.capitalize()} failed. What the other lanes measured stays."
-        if "card" in lane.failure:
-            error_card(lane.failure["card"], title)
-        else:
-            st.error(f"**{plain(title)}**\n\n{plain(race_words.failure(lane.failure))}")
 
 
 def _draw_figures(view: EncodingView, key: str) -> None:
