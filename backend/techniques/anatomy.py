@@ -48,11 +48,16 @@ def attentions(model: PreTrainedModel, kind: str) -> list[Any]:
 
 
 def mlps(model: PreTrainedModel, kind: str) -> list[Any]:
-    """Every layer's gated MLP.
+    """Every layer's gated MLP; an encoder's has no gate.
 
     Raises:
         RecipeError: naming the switch `kind`, when one layer has no such MLP, as in a mixture of experts.
     """
+    if bert := encoder_layers(model):
+        plain = [BertMLP(layer) for layer in bert]
+        if all(_has_linears(block, ("up_proj", "down_proj")) for block in plain):
+            return plain
+        raise _unknown(model, kind)
     found = [getattr(layer, "mlp", None) for layer in stack(model, kind)]
     if not found or not all(_has_linears(block, MLP) for block in found):
         raise _unknown(model, kind)
@@ -74,6 +79,14 @@ class BertAttention:
         """Make the attention's own numbers true again."""
         self.inner.num_attention_heads = heads  # type: ignore[union-attr]
         self.inner.all_head_size = heads * self.head_dim  # type: ignore[union-attr, operator]
+
+
+class BertMLP:
+    """The feed-forward part of a BERT layer under the names that decoders give its matrices; it has no gate."""
+
+    def __init__(self, layer: Any) -> None:
+        self.up_proj = getattr(getattr(layer, "intermediate", None), "dense", None)
+        self.down_proj = getattr(getattr(layer, "output", None), "dense", None)
 
 
 def encoder_layers(model: nn.Module) -> nn.ModuleList | None:

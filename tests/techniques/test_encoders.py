@@ -17,7 +17,7 @@ from backend.recipe.calibrated import Calibrated
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Switch, all_switches
-from backend.recipe.switches.pruning import PruneHeads
+from backend.recipe.switches.pruning import PruneHeads, PruneNeurons
 from backend.techniques.anatomy import encoder_layers, pass_one_token
 from backend.techniques.base import CalibrationText, Subject
 from backend.techniques.registry import apply_switch, read_back
@@ -157,6 +157,18 @@ def test_a_pruned_head_is_the_same_as_one_that_adds_nothing(encoder: Subject) ->
     assert torch.allclose(embed(encoder, batch()), embed(whole, batch()), atol=1e-5)
 
 
+def test_neurons_that_add_nothing_go_first_and_change_nothing(encoder: Subject) -> None:
+    whole = subject_of(bert())
+    for subject in (encoder, whole):
+        with torch.no_grad():
+            for layer in encoder_layers(subject.model):
+                layer.output.dense.weight[:, :32] = 0
+    apply_switch(encoder, PruneNeurons(ratio=0.25))
+    assert pass_one_token(encoder.model).ffn == [96, 96, 96]
+    assert torch.allclose(embed(encoder, batch()), embed(whole, batch()), atol=1e-5)
+    assert read_back(encoder, PruneNeurons(ratio=0.25)).took_effect
+
+
 def test_another_build_refuses_pruned_heads_and_takes_precision() -> None:
     torch.manual_seed(5)
     config = DistilBertConfig(
@@ -164,6 +176,7 @@ def test_another_build_refuses_pruned_heads_and_takes_precision() -> None:
     )
     subject = subject_of(DistilBertModel(config).eval().requires_grad_(False))
     assert "BERT" in PruneHeads().unfit(subject.facts)
+    assert "BERT" in PruneNeurons().unfit(subject.facts)
     recipe = Recipe.read({"switches": {"int8_dynamic": {}}})
     for switch in recipe.pipeline:
         apply_switch(subject, switch)

@@ -11,7 +11,14 @@ from backend.recipe.switch import Group, Switch
 
 BLOCKS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
 TOLERANCE = 0.01  # of the ratio that was asked for
-BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose heads can be cut
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose heads and neurons can be cut
+
+
+def _unlike_bert(facts: ModelFacts) -> str | None:
+    """The reason why an encoder's parts are not known well enough to be cut, or None."""
+    if facts.task == "decoder" or facts.architecture in BERT_LIKE:
+        return None
+    return f"a decoder, or an encoder built like BERT ({', '.join(BERT_LIKE)}): {facts.architecture} is not"
 
 
 class PruneHeads(Switch):
@@ -32,9 +39,7 @@ class PruneHeads(Switch):
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
-        if facts.task == "encoder" and facts.architecture not in BERT_LIKE:
-            return f"a decoder, or an encoder built like BERT ({', '.join(BERT_LIKE)}): {facts.architecture} is not"
-        return None
+        return _unlike_bert(facts)
 
     def refuse(self, facts: ModelFacts) -> str | None:
         # Heads go with their KV group where there are several; inside one group single query heads can go.
@@ -56,13 +61,16 @@ class PruneNeurons(Switch):
     title: ClassVar[str] = "Feed-forward neurons"
     summary: ClassVar[str] = "Removes the neurons that add least on a little text: really smaller and faster."
     source: ClassVar[str] = "Sun et al. 2023 (Wanda), over whole neurons"
-    decoders_only: ClassVar[str] = "a decoder with a gated feed-forward part; those of encoders are not cut so far"
 
     ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons of every layer")
 
     @property
     def label(self) -> str:
         return f"{self.ratio:.0%} fewer neurons"
+
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
+        return _unlike_bert(facts)
 
 
 def neurons_kept(ffn: int, ratio: float) -> int:
