@@ -124,11 +124,12 @@ def _draw_charts(verdict: dict[str, Any], key: str) -> None:
 
 
 def _draw_table(rows: list[list[str]]) -> None:
-    """A table in markdown, the row of titles first."""
-    head, *body = rows
-    lines = [head, ["--:" if place else ":--" for place in range(len(head))]]
-    text = [f"| {' | '.join(lines[1] if row is lines[1] else [plain(cell) for cell in row])} |" for row in lines + body]
-    st.markdown("\n".join(text))
+    """A table in markdown, the row of titles first; nothing where there is no other row."""
+    if len(rows) < 2:
+        return
+    head, *body = [f"| {' | '.join(plain(cell) for cell in row)} |" for row in rows]
+    rule = f"| :-- |{' --: |' * (len(rows[0]) - 1)}"
+    st.markdown("\n".join([head, rule, *body]))
 
 
 def _draw_found(view: EncodingView, query: str) -> None:
