@@ -1,4 +1,4 @@
-"""Encoding: a batch of sentences to one unit vector each, the mean of the last hidden states over real tokens."""
+"""Encoding: a batch of sentences to one unit vector each, made of the last hidden states."""
 
 from __future__ import annotations
 
@@ -66,11 +66,13 @@ def _ids(subject: Subject, sentence: str) -> list[int]:
 
 @torch.inference_mode()
 def embed(subject: Subject, batch: Batch) -> Tensor:
-    """Unit vectors (B, H), float32 on the host.
+    """Unit vectors (B, H), float32 on the host, pooled as the model was trained to be.
 
     Mean pooling under the mask and L2 normalisation: Reimers and Gurevych 2019 (Sentence-BERT), section 3.
     """
     hidden = subject.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state.float()  # (B, T, H)
+    if subject.pooling == "first":
+        return F.normalize(hidden[:, 0], dim=1).cpu()
     weights = batch.mask[:, :, None].float()
     mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
     return F.normalize(mean, dim=1).cpu()

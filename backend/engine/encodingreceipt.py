@@ -45,6 +45,7 @@ def encoder_receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
         "layers": len(head_dim),
         "heads": alike(head_counts(model, [], head_dim)["heads"]),
         "head_dim": alike(head_dim),
+        "pooling": subject.pooling,
         "device": str(subject.device),
         "places": dict(Counter(str(tensor.device) for tensor in chain(model.parameters(), model.buffers()))),
         "threads": torch.get_num_threads(),

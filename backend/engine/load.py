@@ -14,12 +14,13 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrai
 from transformers.utils import logging
 
 from backend.catalog import model_facts, resolve
+from backend.engine.pooling import read_pooling
 from backend.engine.randomweights import random_model
 from backend.hub import snapshot
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import Task
-from backend.techniques.base import Subject
+from backend.techniques.base import Pooling, Subject
 
 Progress = Callable[[float, str], None]
 Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
@@ -72,8 +73,11 @@ def load(
     facts = model_facts(ref, trust_remote_code)
     progress(0.1, "Loading weights")
     model, tokenizer = _read(ref, dtype, trust_remote_code, facts.task, progress)
+    pooling: Pooling = "mean"
     if facts.task == "encoder":
         without_pooler(model)
+        folder = None if ref.kind == "shape" else Path(model.config._name_or_path)
+        pooling = read_pooling(ref.name, folder)
     progress(0.8, f"Moving weights to {target}")
     own_weights(model)
     torch.nn.Module.to(model, target)  # in place; transformers annotates its own `to` for other uses
@@ -84,6 +88,7 @@ def load(
         tokenizer=tokenizer,
         facts=facts,
         device=target,
+        pooling=pooling,
         load_other=lambda name: load(resolve(name), device=device, dtype=dtype, trust_remote_code=trust_remote_code),
         progress=progress,
     )

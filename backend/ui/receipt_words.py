@@ -9,6 +9,7 @@ from backend.ui.figures import count, share, size, three
 
 Receipt = dict[str, Any]
 UNKNOWN = "not known"
+POOLING = {"mean": "mean of the last hidden states", "first": "the first token's last hidden state"}
 
 
 def rows(receipts: dict[str, Receipt]) -> list[tuple[str, dict[str, str]]]:
@@ -136,6 +137,7 @@ FACTS: dict[str, Callable[[Receipt], str]] = {
     "Heads": _number("heads"),
     "KV heads": _number("kv_heads"),
     "Head size": _number("head_dim"),
+    "Sentence vector": lambda receipt: POOLING.get(receipt.get("pooling", ""), UNKNOWN),
     "KV bytes per token": _kv_bytes,
     "Cache": lambda receipt: _run(receipt, "cache") or UNKNOWN,
     "Its layers grow": _growth,

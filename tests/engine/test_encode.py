@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from backend.catalog import model_facts, resolve
 from backend.engine.encode import embed, embed_all, make_batch, most_tokens, timed
 from backend.engine.load import load
+from backend.engine.pooling import read_pooling
 from backend.recipe.base import RecipeError
 from backend.sentences import own_sentences
 from backend.techniques.base import Subject
@@ -84,3 +86,22 @@ def test_a_tokenizer_of_another_model_is_named(subject: Subject, storyteller_tok
     small = replace(subject, facts=replace(subject.facts, vocab=2))
     with pytest.raises(RecipeError, match="vocabulary of 2"):
         make_batch(small, ["Anna took the lantern"])
+
+
+def test_the_folder_says_what_the_vector_is(tiny_encoder_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_encoder_folder, tmp_path / "first"))
+    config = folder / "1_Pooling" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"word_embedding_dimension": 64, "pooling_mode_cls_token": True}))
+    subject = load(resolve(str(folder)), device="cpu")
+    assert subject.pooling == "first"
+    batch = make_batch(subject, ["Anna took the lantern", "Ben"])
+    with torch.inference_mode():
+        hidden = subject.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state[:, 0]
+    assert torch.allclose(embed(subject, batch), hidden / hidden.norm(dim=1, keepdim=True), atol=1e-6)
+    for told in ({"pooling_mode_max_tokens": True}, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}):
+        config.write_text(json.dumps(told))
+        with pytest.raises(RecipeError, match="mean or the first token"):
+            read_pooling("first", folder)
+    config.write_text(json.dumps({"pooling_mode": "mean"}))
+    assert read_pooling("first", folder) == "mean"
