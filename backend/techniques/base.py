@@ -13,7 +13,6 @@ from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from backend.recipe.facts import ModelFacts
 
-
 Pooling = Literal["mean", "first"]  # the mean over real tokens, or the first token's state alone
 
 
