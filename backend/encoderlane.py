@@ -78,6 +78,8 @@ class EncoderLane:
     def warm(self, size: int) -> dict[str, Any]:
         """Encode a batch so that kernels are warm; read a first receipt, of a model that is at rest."""
         embed(self.subject, make_batch(self.subject, own_sentences().sentences[:size]))
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to collect among it before every call took .3 s, more than the calls
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),

@@ -132,7 +132,9 @@ def speed_rows(verdict: dict[str, Any]) -> Rows:
             continue
         made.append(_row(f"{calls_of(at)}, sentences/s", cells, lambda cell: three(cell.get("sentences_per_s")), True))
         for part in ("p50", "p95"):
-            made.append(_row(f"one such call, {part}", cells, lambda cell, part=part: _call(cell, part), False))
+            made.append(
+                _row(f"{calls_of(at)}, latency {part}", cells, lambda cell, part=part: _call(cell, part), False)
+            )
     return made
 
 
