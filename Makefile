@@ -7,7 +7,7 @@ RUN_READY := $(VENV)/.ready-run
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser check format docs bench gemma models clean
+.PHONY: help run test browser check format docs bench gemma minilm models clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -39,6 +39,9 @@ bench: $(DEV_READY) browser ## every benchmark, one after the other; fails when 
 
 gemma: $(RUN_READY) ## fetch Gemma 3 270M, a real model, after its terms are accepted
 	@exec $(BIN)/python -m backend gemma $(ARGS)
+
+minilm: $(RUN_READY) ## fetch MiniLM, a sentence encoder (Apache License 2.0)
+	@exec $(BIN)/python -m backend minilm
 
 models: $(RUN_READY) ## train the shipped models again (hours)
 	$(BIN)/python -m backend.storyteller.train storyteller

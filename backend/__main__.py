@@ -12,6 +12,7 @@ COMMANDS = {
     "race": ("backend.cli_race", "race a preset or a recipe without a page, and print the figures"),
     "forecast": ("backend.cli_forecast", "forecast memory and speed of a model from its config alone"),
     "models": ("backend.cli_models", "list the models that can be raced, with size and whether they are here"),
+    "minilm": ("backend.minilm", "fetch MiniLM, a sentence encoder"),
     "gemma": ("backend.gemma", "fetch Gemma 3 270M, a real model, after its terms are accepted"),
 }
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from backend.devices import devices
-from backend.families import family
+from backend.families import family, task_of
+from backend.fetched import FETCHED, fetched_folder, is_fetched
 from backend.ggufheader import read_gguf
-from backend.journal import state_folder
 from backend.modelconfig import Sizes, read_config, sizes, text_part
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
-from backend.recipe.facts import ModelFacts
+from backend.recipe.facts import ModelFacts, Task
 from backend.shapes import PREFIX, SHAPES, shape_config
 from backend.weightfiles import Entry, read_entries
 
@@ -22,25 +22,13 @@ __all__ = ["ModelRef", "devices", "menu", "model_facts", "read_config", "resolve
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 SHIPPED = {"storyteller": "Storyteller, 26M", "storyteller-draft": "Storyteller draft, 2M"}
-GEMMA = "gemma"
-GEMMA_FOLDER = "gemma-3-270m"
-GEMMA_MARKER = "complete.json"  # written last: a folder without it was not finished
 _TWO_MODELS = "Config and weights are of two models: get both again."
+_HEADS = frozenset({"cls", "lm_head", "pooler", "discriminator_predictions", "generator_predictions", "qa_outputs"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def gemma_folder() -> Path:
-    """Where the fetched Gemma lies, whether it is there or not."""
-    return state_folder() / "models" / GEMMA_FOLDER
-
-
-def gemma_is_fetched() -> bool:
-    """Whether all of it is there."""
-    return (gemma_folder() / GEMMA_MARKER).exists()
-
-
 def resolve(name: str, revision: str | None = None) -> ModelRef:
-    """Find the model that a name means: shipped, 'gemma', a shape, a config in JSON, a folder, a GGUF file, a Hub id.
+    """Find the model that a name means: shipped, fetched, a shape, a config in JSON, a folder, a GGUF file, a Hub id.
 
     Raises:
         RecipeError: when there is no such model; nothing is fetched and no weight is read.
@@ -48,11 +36,10 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
     name = name.strip()
     if name in SHIPPED:
         return _shipped(name)
-    if name == GEMMA:
-        if not gemma_is_fetched():
-            remedy = "Press 'Get Gemma' on the Bench, or run `python -m backend.gemma`."
-            raise bad_model(name, "a model that has been fetched", remedy)
-        return ModelRef(name, "fetched", gemma_folder())
+    if name in FETCHED:
+        if not is_fetched(name):
+            raise bad_model(name, "a model that has been fetched", FETCHED[name].remedy)
+        return ModelRef(name, "fetched", fetched_folder(name))
     if name.startswith("{"):
         name = PREFIX + name
     if name.startswith(PREFIX):
@@ -101,7 +88,7 @@ def _folder(name: str, path: Path) -> ModelRef:
 
 
 def _unknown(name: str) -> RecipeError:
-    known = [*SHIPPED, GEMMA, *(PREFIX + shape for shape in SHAPES)]
+    known = [*SHIPPED, *FETCHED, *(PREFIX + shape for shape in SHAPES)]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     remedy = f"Did you mean {close[0]}?" if close else "Correct the name or the path."
     return bad_model(name, f"{', '.join(known)}, a folder, a GGUF file, or a Hub id such as org/name", remedy)
@@ -111,7 +98,8 @@ def menu() -> list[tuple[str, str, bool]]:
     """What a page offers: (name, title, whether it can be loaded now)."""
     shipped = [(name, title, (MODELS / name / "config.json").exists()) for name, title in SHIPPED.items()]
     shapes = [(PREFIX + shape, f"{shape}, random weights", True) for shape in SHAPES]
-    return [*shipped, (GEMMA, "Gemma 3, 270M", gemma_is_fetched()), *shapes]
+    fetched = [(name, model.title, is_fetched(name)) for name, model in FETCHED.items()]
+    return [*shipped, *fetched, *shapes]
 
 
 def model_facts(ref: ModelRef, trust_remote_code: bool = False) -> ModelFacts:
@@ -136,10 +124,11 @@ def model_facts(ref: ModelRef, trust_remote_code: bool = False) -> ModelFacts:
 
 def _facts(ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[str, Entry] | None) -> ModelFacts:
     kind = text_part(config).get("model_type", config["model_type"])
+    task = task_of(kind, text_part(config))
     table = found.vocab * found.hidden
     tied = _tied(config, kind, entries)
     if entries:
-        parameters = sum(e.numel for n, e in entries.items() if not (tied and n.endswith("lm_head.weight")))
+        parameters = sum(e.numel for n, e in entries.items() if not _unused(n, tied, task))
     elif ref.kind == "gguf":
         parameters = sum(Entry("", shape).numel for shape in read_gguf(ref.place).shapes.values())
     else:
@@ -164,7 +153,15 @@ def _facts(ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[st
         devices=devices(),
         idle_parameters=found.layers * (found.experts - found.used_experts) * _expert(kind, found),
         tokenizer_bytes=_tokenizer_bytes(ref),
+        task=task,
     )
+
+
+def _unused(name: str, tied: bool, task: Task) -> bool:
+    """Whether a tensor of the files is no weight of what is run: a tied head; of encoders heads, pooler, numbers."""
+    if task == "decoder":
+        return tied and name.endswith("lm_head.weight")
+    return name.endswith("_ids") or any(part in _HEADS for part in name.split("."))
 
 
 def _tokenizer_bytes(ref: ModelRef) -> int:
@@ -174,6 +171,8 @@ def _tokenizer_bytes(ref: ModelRef) -> int:
 
 def _tied(config: dict[str, Any], kind: str, entries: dict[str, Entry] | None) -> bool:
     """Whether the head is the embedding: the config says it, or else the weights, or else the family's custom."""
+    if family(kind).encoder:
+        return True  # there is no head
     stated = config.get("tie_word_embeddings", text_part(config).get("tie_word_embeddings"))
     if isinstance(stated, bool):
         return stated
@@ -190,6 +189,7 @@ def _count(found: Sizes, config: dict[str, Any], tied: bool) -> int:
     router = found.experts * found.hidden if found.experts > 1 else 0
     layer = attention + found.experts * _expert(kind, found) + router + _vectors(kind, found)
     tables = found.vocab * found.hidden * (1 if tied else 2) + (found.context * found.hidden if built.positions else 0)
+    tables += built.token_types * found.hidden
     return tables + found.layers * layer + found.hidden * (2 if built.all_bias else 1)
 
 
@@ -218,6 +218,8 @@ def _compare(ref: ModelRef, found: Sizes, entries: dict[str, Entry]) -> None:
         "layers.0.self_attn.o_proj.weight": (found.hidden, query),
         "layers.0.mlp.gate_proj.weight": (found.ffn, found.hidden),
         "layers.0.mlp.down_proj.weight": (found.hidden, found.ffn),
+        "encoder.layer.0.attention.self.query.weight": (query, found.hidden),
+        "encoder.layer.0.intermediate.dense.weight": (found.ffn, found.hidden),
     }
     for name, entry in entries.items():
         for leaf, shape in stated.items():

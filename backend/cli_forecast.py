@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> dict[str, Any]:
     facts = model_facts(resolve(args.model, args.revision))
+    if facts.task == "encoder":
+        raise RecipeError("model", args.model, "a decoder: an encoder has no decode ceiling", "Race it to measure it.")
     context = _tokens("--context", args.context, CONTEXT, facts.context)
     prompt = _tokens("--prompt-tokens", args.prompt_tokens, PROMPT, context)
     device = facts.devices[0].split(":")[0]
@@ -69,7 +71,7 @@ def _lanes(what: str | None, facts: ModelFacts) -> list[tuple[str, Recipe]]:
     """The lanes of a preset, race or recipe; without one the unchanged model beside each precision that it can have."""
     if what is not None:
         return read_race(what).lanes
-    fitting = [recipe for recipe in PRECISIONS.values() if not any(s.refuse(facts) for s in recipe.pipeline)]
+    fitting = [recipe for recipe in PRECISIONS.values() if not any(s.unfit(facts) for s in recipe.pipeline)]
     return list(zip(LANES, fitting, strict=False))
 
 

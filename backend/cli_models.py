@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from backend.catalog import menu, model_facts, resolve
+from backend.fetched import FETCHED
 from backend.recipe.base import RecipeError
 
 BITS = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4}
@@ -21,7 +22,7 @@ def rows() -> list[dict[str, Any]]:
 def _row(name: str, title: str, available: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "title": title, "available": available}
     if not available:
-        return row | {"note": "python -m backend gemma fetches it" if name == "gemma" else "make models trains it"}
+        return row | {"note": f"python -m backend {name} fetches it" if name in FETCHED else "make models trains it"}
     try:
         facts = model_facts(resolve(name))
     except RecipeError as error:

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from backend.catalog import model_facts, resolve
+from backend.cli_encoding import encoding_report, encoding_table
 from backend.cli_table import table
+from backend.encodingview import EncodingLane, EncodingView
 from backend.journal import Journal
 from backend.recipe.base import RecipeError
 from backend.recipe.prompts import prompt_file
@@ -21,6 +24,7 @@ from backend.recipe.recipe import Recipe
 from backend.replay import LaneView, RaceView
 from backend.ui.quality_words import budget_line
 
+View = RaceView | EncodingView
 FINISHED, BAD_RECIPE, LANE_FAILED, OVER_BUDGET = 0, 2, 3, 4
 WORKER_START_S = 60.0
 
@@ -28,8 +32,8 @@ WORKER_START_S = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `race`."""
     parser.add_argument("what", help="a preset's name, a file with a preset, race or recipe, or such JSON itself")
-    parser.add_argument("--model", help="another model: a shipped name, gemma, a Hub id, a folder, a GGUF file, shape:")
-    parser.add_argument("--prompt", help="another prompt")
+    parser.add_argument("--model", help="another model: a shipped name, gemma, minilm, a Hub id, a folder, shape:")
+    parser.add_argument("--prompt", help="another prompt; of an encoder: what is searched for")
     parser.add_argument("--tokens", type=int, help="tokens to write")
     parser.add_argument("--measure-s", type=float, help="seconds for the measurement after the race")
     prompts = parser.add_mutually_exclusive_group()
@@ -46,26 +50,37 @@ def run(args: argparse.Namespace) -> int:
     except RecipeError as error:
         print(f"headway: {error}", file=sys.stderr)
         return BAD_RECIPE
+    encoder = is_encoder(race)
+    view: View = EncodingView() if encoder else RaceView()
     with Journal() as journal, a_worker(journal):
-        job = journal.submit("race", race.model_dump(mode="json"), owner="command line")
+        job = journal.submit("encode" if encoder else "race", race.model_dump(mode="json"), owner="command line")
         try:
-            view = follow(journal, job)
+            follow(journal, job, view)
         except KeyboardInterrupt:
             journal.cancel(job)
-            view = follow(journal, job)
-    result = report(view, race)
+            follow(journal, job, view)
+    result = encoding_report(view, race) if isinstance(view, EncodingView) else report(view, race)
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2) if args.json else table(result))
+    told = encoding_table(result) if encoder else table(result)
+    print(json.dumps(result, indent=2) if args.json else told)
     return exit_code(view)
 
 
-def exit_code(view: RaceView) -> int:
+def is_encoder(race: Race) -> bool:
+    """Whether its model makes vectors of sentences; a model that cannot be used is the worker's to refuse."""
+    try:
+        return model_facts(resolve(race.model, race.revision), race.trust_remote_code).task == "encoder"
+    except RecipeError:
+        return False
+
+
+def exit_code(view: View) -> int:
     """0 finished, 2 refused, 3 a lane failed or the race did not end well, 4 the quality budget was not kept."""
     if view.card:
         print(f"headway: {RecipeError(**view.card)}", file=sys.stderr)
         return LANE_FAILED if view.card["field"] in ("race", "worker", "journal") else BAD_RECIPE
-    failures = [lane for lane in view.lanes.values() if lane.failure]
+    failures: list[LaneView | EncodingLane] = [lane for lane in view.lanes.values() if lane.failure]
     for lane in failures:
         print(f"headway: lane {lane.name} failed: {lane.failure}", file=sys.stderr)
     if failures or view.state != "finished":
@@ -157,9 +172,9 @@ def a_worker(journal: Journal) -> Iterator[None]:
         process.wait()
 
 
-def follow(journal: Journal, job: int) -> RaceView:
-    """Fold the job's events until it ends, with its progress on stderr."""
-    view, shown = RaceView(), ""
+def follow(journal: Journal, job: int, view: View) -> None:
+    """Fold the job's events into the view until it ends, with its progress on stderr."""
+    shown = ""
     while True:
         state = journal.job(job)
         view.apply_all(journal.events(job, view.last_id))
@@ -167,7 +182,7 @@ def follow(journal: Journal, job: int) -> RaceView:
         if state is None or state.ended:
             if shown:
                 print(file=sys.stderr)
-            return view
+            return
         time.sleep(0.2)
 
 

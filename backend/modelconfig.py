@@ -24,10 +24,10 @@ _GGUF_SIZES = {
     "sliding_window": "attention.sliding_window",
 }
 _ALIASES = {
-    "hidden": ("hidden_size", "n_embd", "d_model"),
-    "ffn": ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "heads": ("num_attention_heads", "n_head", "num_heads"),
+    "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
+    "ffn": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim"),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "heads": ("num_attention_heads", "n_head", "num_heads", "n_heads"),
     "vocab": ("vocab_size",),
     "context": ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"),
 }
@@ -146,7 +146,7 @@ def _positive(name: str, part: dict[str, Any], keys: tuple[str, ...]) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
         shown = f"{short_name(name)}: {key} is {str(value)[:40] if value is not None else 'missing'}"
         allowed = f"a config of a decoder with a whole number {key} from 1 to {_LARGEST:,}"
-        raise bad_model(shown, allowed, f"Set {key}, or choose a causal language model.")
+        raise bad_model(shown, allowed, f"Set {key}, or choose a causal language model or a sentence encoder.")
     return value
 
 

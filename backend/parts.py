@@ -30,7 +30,7 @@ class WeightParts:
     """Counts of numbers by the part they belong to."""
 
     embedding: int
-    head: int  # of the output head; when tied it is the embedding's own
+    head: int  # of the output head; when tied it is the embedding's own; 0 for encoders, which have none
     attention: int  # matrices of all layers
     ffn: int  # matrices of all layers, experts included
     rest: int  # norms, biases, learned positions
@@ -64,7 +64,7 @@ def weight_parts(facts: ModelFacts) -> WeightParts:
     few = unexplained <= max(sum(held) // 20, 1)  # norms and biases are few; more must be matrices
     return WeightParts(
         embedding=facts.embedding_parameters,
-        head=facts.embedding_parameters,
+        head=0 if facts.task == "encoder" else facts.embedding_parameters,
         attention=held[0],
         ffn=held[1] + (0 if few else unexplained),
         rest=unexplained if few else 0,

@@ -42,7 +42,7 @@ def get_ready(way: Raceway) -> bool:
         way.phase("loading", count, len(way.race.lanes), name)
     base = loaded.get("base")
     if base is None:
-        raise _lost_baseline(way.view)
+        raise lost_baseline(way.view)
     _check_length(way, base)
     check_prompts(way)
     way.write(("opened", None, way.open_event(base["prompt_tokens"], base["scored"])))
@@ -118,7 +118,7 @@ def witness(way: Raceway) -> None:
         way.write(("receipt", name, reply))
 
 
-def _lost_baseline(view: RaceView) -> RecipeError:
+def lost_baseline(view: RaceView) -> RecipeError:
     """The baseline's failure as the race's."""
     failure = view.lanes["base"].failure or {}
     if "card" in failure:

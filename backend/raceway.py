@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from backend.executors.local import LaneDied, LocalExecutor, LocalLane
 from backend.hardware import hardware
 from backend.journal import Event, Journal
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import Task
 from backend.recipe.race import Race
 from backend.replay import RaceView
 from backend.ring_size import ring_bytes
@@ -28,6 +29,8 @@ BREATH_S = 0.008
 
 class Raceway:
     """What all phases of one race share: its lanes that live, its view, and the way into the journal."""
+
+    task: ClassVar[Task] = "decoder"
 
     def __init__(self, journal: Journal, job: int, race: Race, executor: LocalExecutor, beat: Callable[[], None]):
         self.journal, self.job, self.race = journal, job, race
@@ -89,7 +92,7 @@ class Raceway:
 
     def start_lane(self, name: str) -> None:
         """Start one lane's process."""
-        self.lanes[name] = self._executor.start(name, self.race.model_dump(mode="json"))
+        self.lanes[name] = self._executor.start(name, self.race.model_dump(mode="json"), self.task)
 
     def end_lane(self, name: str) -> None:
         """End a lane that has done all that was asked of it."""
@@ -147,7 +150,7 @@ class Raceway:
         """Seconds since the race began."""
         return time.monotonic() - self._began
 
-    def open_event(self, prompt_tokens: int, scored: bool) -> dict[str, Any]:
+    def open_event(self, prompt_tokens: int | None, scored: bool) -> dict[str, Any]:
         """What stands at the head of a race: where and with what it ran."""
         labels = {name: recipe.label for name, recipe in self.race.lanes}
         return hardware() | {

@@ -20,16 +20,19 @@ from typing import Any
 
 import psutil
 
+from backend import gemma, minilm
 from backend.catalog import model_facts, resolve
+from backend.encoding import Encodeway
 from backend.executors.local import LocalExecutor
+from backend.fetched import FETCHED, GEMMA
 from backend.forecast import check_memory
-from backend.gemma import fetch
 from backend.idle import IdleMeasurement
 from backend.inspecting import Inspectway
 from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import Task
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
 from backend.watch import Cancelled
@@ -81,7 +84,7 @@ class Worker:
         self.beat()
         job = self.journal.claim(self.name, *IN_TURN)
         if job:
-            work = self._race if job.kind == "race" else self._inspect
+            work = {"race": self._race, "inspect": self._inspect, "encode": self._encode}[job.kind]
             end_well(self.journal, job, partial(work, job), self.stopping)
             self.idle.busy()
         else:
@@ -93,6 +96,13 @@ class Worker:
         _check(race)
         with Raceway(self.journal, job.id, race, self.executor, self.beat).running() as way:
             run_phases(way)
+            return {"wall_s": way.wall_s}
+
+    def _encode(self, job: Job) -> dict[str, float]:
+        race = Race.read(job.spec)
+        _check(race, "encoder")
+        with Encodeway(self.journal, job.id, race, self.executor, self.beat).running() as way:
+            way.run()
             return {"wall_s": way.wall_s}
 
     def _inspect(self, job: Job) -> dict[str, float]:
@@ -107,12 +117,12 @@ class Worker:
         with Journal(self.journal.path) as journal:
             while not self.stopping.wait(IDLE_S * 5):
                 try:
-                    if job := journal.claim(self.name, "gemma"):
-                        end_well(journal, job, partial(self._gemma, journal, job), self.stopping)
+                    if job := journal.claim(self.name, *FETCHED):
+                        end_well(journal, job, partial(self._fetch, journal, job), self.stopping)
                 except JournalFull as error:
                     log.warning("no fetch can begin, the journal's disk is full: %s", error)
 
-    def _gemma(self, journal: Journal, job: Job) -> dict[str, float]:
+    def _fetch(self, journal: Journal, job: Job) -> dict[str, float]:
         began, first = time.monotonic(), -1.0
 
         def progress(share: float, text: str) -> None:
@@ -125,17 +135,22 @@ class Worker:
         def cancelled() -> bool:
             return self.stopping.is_set() or journal.cancelled(job.id)
 
-        fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
+        if job.kind == GEMMA:
+            gemma.fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
+        else:
+            minilm.fetch(progress=progress, cancelled=cancelled)
         if cancelled():
             raise Cancelled
         return {"wall_s": time.monotonic() - began}
 
 
-def _check(race: Race) -> None:
+def _check(race: Race, task: Task = "decoder") -> None:
     """Refuse what this model on this machine cannot do, before anything is loaded."""
     facts = model_facts(resolve(race.model, race.revision), race.trust_remote_code)
-    for _, recipe in race.lanes:
-        recipe.check(facts)
+    if facts.task != task:
+        remedy = "Choose another model, or race this one on the Bench or by `python -m backend race`."
+        raise RecipeError("model", f"{race.model}, of the task {facts.task}", f"a model of the task {task}", remedy)
+    race.check(facts)
     check_memory(race, facts)
 
 

@@ -82,7 +82,7 @@ def refusal(model: str, switch: Switch) -> str | None:
     facts = model_facts(resolve(model))
     if switch.kind == "device" and list(facts.devices) == ["cpu"]:
         return "this machine has one device, on which every model lies already"
-    return switch.refuse(facts)
+    return switch.unfit(facts)
 
 
 def main() -> None:

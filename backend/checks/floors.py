@@ -18,6 +18,7 @@ FLOORS = {
     "backend.checks": 9,
     "backend.cli_race": 9,
     "backend.cli_table": 9,
+    "backend.cli_encoding": 9,
     "backend.cli_models": 9,
     "backend.cli_forecast": 9,
     "backend.up": 9,
@@ -30,11 +31,13 @@ FLOORS = {
     "backend.scoring": 6,
     "backend.measurement": 6,
     "backend.inspecting": 6,
+    "backend.encoding": 6,
     "backend.idle": 6,
     "backend.raceway": 6,
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
+    "backend.encoderlane": 4,
     "backend.engine": 3,
     "backend.techniques": 2,
     "backend": 1,  # the ground floor: journal, replay, forecast, catalog, metrics, storyteller, ...
@@ -46,12 +49,21 @@ PAGE_SIDE = (
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
+    *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
-FREE_OF_TORCH = (*PAGE_SIDE, "backend.up", "backend.cli_models", "backend.cli_race", "backend.cli_forecast")
+FREE_OF_TORCH = (
+    *PAGE_SIDE,
+    "backend.up",
+    "backend.cli_models",
+    "backend.cli_encoding",
+    "backend.cli_race",
+    "backend.cli_forecast",
+)
 STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
     *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle"),
+    "backend.encoding",
 )
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")
 BEHIND_THE_JOURNAL = ("backend.worker", "backend.executors", "backend.lane", "backend.engine", "backend.techniques")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-QUERY, KEY = ("q_proj", "query", "wq"), ("k_proj", "key", "wk")
+QUERY, KEY = ("q_proj", "query", "wq", "q_lin"), ("k_proj", "key", "wk", "k_lin")
 FUSED = ("qkv_proj", "c_attn", "query_key_value", "Wqkv")
 
 

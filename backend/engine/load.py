@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from backend.catalog import model_facts, resolve
+from backend.engine.pooling import read_pooling
 from backend.engine.randomweights import random_model
 from backend.hub import snapshot
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
-from backend.techniques.base import Subject
+from backend.recipe.facts import Task
+from backend.techniques.base import Pooling, Subject
 
 Progress = Callable[[float, str], None]
 Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
@@ -70,7 +72,12 @@ def load(
     progress(0.0, "Reading the config")
     facts = model_facts(ref, trust_remote_code)
     progress(0.1, "Loading weights")
-    model, tokenizer = _read(ref, dtype, trust_remote_code, progress)
+    model, tokenizer = _read(ref, dtype, trust_remote_code, facts.task, progress)
+    pooling: Pooling = "mean"
+    if facts.task == "encoder":
+        without_pooler(model)
+        folder = None if ref.kind == "shape" else Path(model.config._name_or_path)
+        pooling = read_pooling(ref.name, folder)
     progress(0.8, f"Moving weights to {target}")
     own_weights(model)
     torch.nn.Module.to(model, target)  # in place; transformers annotates its own `to` for other uses
@@ -81,35 +88,36 @@ def load(
         tokenizer=tokenizer,
         facts=facts,
         device=target,
+        pooling=pooling,
         load_other=lambda name: load(resolve(name), device=device, dtype=dtype, trust_remote_code=trust_remote_code),
         progress=progress,
     )
 
 
-def _read(ref: ModelRef, dtype: torch.dtype, trust: bool, progress: Progress) -> Pair:
+def _read(ref: ModelRef, dtype: torch.dtype, trust: bool, task: Task, progress: Progress) -> Pair:
     if ref.kind == "shape":
-        return random_model(ref, dtype), None
+        return random_model(ref, dtype, _class_for(task)), None
     if ref.kind == "gguf":
         return read_gguf_model(ref.place, dtype)
     if ref.kind != "hub":
-        return _from_folder(ref, ref.place, dtype, trust)
+        return _from_folder(ref, ref.place, dtype, trust, task)
     progress(0.1, "Fetching from the Hub")
     folder = snapshot(ref, code=trust)
     fetched = ModelRef(ref.name, "folder", folder)
     model_facts(fetched, trust)  # what the config alone could not show: missing, cut or pickled weights
-    return _from_folder(fetched, folder, dtype, trust)
+    return _from_folder(fetched, folder, dtype, trust, task)
 
 
-def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool) -> Pair:
+def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool, task: Task) -> Pair:
     options: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _class_for(task).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (ValueError, OSError, KeyError, ImportError) as error:
         raise _cannot_load(ref, error) from error
     model, report = loaded
-    missing = sorted(report["missing_keys"])
+    missing = sorted(name for name in report["missing_keys"] if not (task == "encoder" and name.startswith("pooler.")))
     if missing:
         shown = f"{ref.name}: {len(missing)} missing, for example {missing[0]}"
         raise bad_model(shown, "weights for every layer", "Download the model again.")
@@ -119,6 +127,16 @@ def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool) -
         remedy = f"Put tokenizer.json beside config.json. transformers says: {_first_line(error)}"
         raise bad_model(ref.name, "a folder with a tokenizer", remedy) from error
     return model, tokenizer
+
+
+def _class_for(task: Task) -> Any:
+    return AutoModel if task == "encoder" else AutoModelForCausalLM
+
+
+def without_pooler(model: PreTrainedModel) -> None:
+    """Take out what an encoder computes beside its hidden states: sentence vectors are means of those."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
 
 
 def read_gguf_model(file: Path, dtype: torch.dtype) -> Pair:

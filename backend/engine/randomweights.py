@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -14,8 +16,8 @@ _POOL = 4_000_037  # numbers drawn; a prime, so that rows of a matrix do not rep
 _SEED = 1
 
 
-def random_model(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
-    """A model of the shape that `ref` names.
+def random_model(ref: ModelRef, dtype: torch.dtype, auto: Any = AutoModelForCausalLM) -> PreTrainedModel:
+    """A model of the shape that `ref` names, as the class `auto` of transformers makes it.
 
     Matrices are tiled from one pool of normal numbers, which is as fast as copying; norms, biases and the buffers of
     rotary embeddings are as the model's own code sets them.
@@ -26,7 +28,7 @@ def random_model(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
     config = _config(ref)
     try:
         with no_init_weights():
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model: PreTrainedModel = auto.from_config(config, dtype=dtype)
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise

@@ -33,7 +33,7 @@ def receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
     heads = head_counts(model, growth.pop("kv_heads_cached"), growth["head_dim"])
     effects: list[Effect] = [read_back(subject, switch) for switch in recipe.pipeline]
     return {
-        **_weights(model),
+        **weight_facts(model),
         **growth,
         "layers": len(growth["head_dim"]) or None,
         "heads": alike(heads["heads"]),
@@ -54,7 +54,8 @@ def alike(values: list[int] | None) -> int | list[int] | None:
     return values[0] if values and len(set(values)) == 1 else values or None
 
 
-def _weights(model: PreTrainedModel) -> dict[str, Any]:
+def weight_facts(model: PreTrainedModel) -> dict[str, Any]:
+    """Families of layers, bytes held, bits a weight, and zeros."""
     found = families(model)
     held, weights = sum(family.bytes for family in found), sum(family.weights for family in found)
     looked_at = sum(family.looked_at for family in found)

@@ -11,6 +11,7 @@ from typing import Any
 
 from backend.laneprocess import serve
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import Task
 
 POLL_S = 0.1
 
@@ -94,10 +95,10 @@ class LocalExecutor:
 
         ensure_running()
 
-    def start(self, name: str, spec: dict[str, Any]) -> LocalLane:
+    def start(self, name: str, spec: dict[str, Any], task: Task = "decoder") -> LocalLane:
         """Start a lane's process; it loads nothing until it is told to."""
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(theirs, name, spec), name=f"lane-{name}", daemon=True)
+        process = self._context.Process(target=serve, args=(theirs, name, spec, task), name=f"lane-{name}", daemon=True)
         process.start()
         theirs.close()
         return LocalLane(name, process, ours)

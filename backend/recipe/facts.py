@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["decoder", "encoder"]  # writes tokens one by one, or makes one vector of a whole sentence
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,12 @@ class ModelFacts:
     devices: tuple[str, ...] = ("cpu",)  # what this machine has, best first
     idle_parameters: int = 0  # of experts that a token does not pass through
     tokenizer_bytes: int = 0  # of the tokenizer's file: what is read from it stays in memory
+    task: Task = "decoder"
 
     @property
     def kv_values_per_token(self) -> int:
-        """Cached numbers a token over all layers: keys and values."""
-        return 2 * self.layers * self.kv_heads * self.head_dim
+        """Cached numbers a token over all layers: keys and values; an encoder caches nothing."""
+        return 0 if self.task == "encoder" else 2 * self.layers * self.kv_heads * self.head_dim
 
     @property
     def has_gpu(self) -> bool:

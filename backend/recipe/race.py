@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from backend.recipe.base import Config, RecipeError
+from backend.recipe.facts import ModelFacts
 from backend.recipe.prompts import FIELD, MAX_PROMPT_CHARACTERS, prompt_lines
 from backend.recipe.recipe import Recipe
 
@@ -97,6 +98,25 @@ class Race(Config):
     def lanes(self) -> list[tuple[str, Recipe]]:
         """Every lane's name and recipe, the baseline first."""
         return list(zip(LANES, (self.baseline, *self.variants), strict=False))
+
+    def check(self, facts: ModelFacts) -> None:
+        """Refuse what this model on this machine cannot do, before anything is loaded.
+
+        Raises:
+            RecipeError: with a switch's own reason, or for a quality budget in words that an encoder does not know.
+        """
+        for _, recipe in self.lanes:
+            recipe.check(facts)
+        asked = {name: value for name, value in self.budget.model_dump().items() if value is not None}
+        if facts.task == "encoder" and self.measure.prompt_set != "one":
+            remedy = "Set it to 'one': sentences of this project's own are measured."
+            raise RecipeError(
+                "measure.prompt_set", self.measure.prompt_set, "'one' where the model is an encoder", remedy
+            )
+        if facts.task == "encoder" and asked:
+            name, value = next(iter(asked.items()))
+            remedy = "Remove it: the verdict shows cosine, rank correlation and neighbours."
+            raise RecipeError(f"budget.{name}", value, "no quality budget where the model is an encoder", remedy)
 
     @property
     def key(self) -> str:

@@ -74,7 +74,7 @@ class Recipe(Config):
             RecipeError: with the switch's own reason.
         """
         for switch in self.pipeline:
-            if reason := switch.refuse(facts):
+            if reason := switch.unfit(facts):
                 raise RecipeError(f"switches.{switch.kind}", _fields(switch), reason, "Change or switch it off.")
 
     def get(self, kind: str) -> Switch | None:

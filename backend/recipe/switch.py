@@ -25,6 +25,11 @@ class Group(StrEnum):
 
 ONE_OF = frozenset({Group.PRECISION, Group.CACHE, Group.DRAFT})  # at most one switch of these groups in a recipe
 
+_DECODERS_ONLY = {  # why an encoder cannot have any switch of these groups
+    Group.CACHE: "a decoder: an encoder reads all tokens at once and keeps no cache",
+    Group.DRAFT: "a decoder: an encoder writes no tokens, so there is nothing to guess",
+}
+
 _SWITCHES: dict[str, type[Switch]] = {}
 
 
@@ -44,6 +49,7 @@ class Switch(Config):
     hint: ClassVar[str] = ""  # below its fields: where a good setting is found
     simulated: ClassVar[bool] = False  # changes quality but cannot change speed or memory here
     shape_dependent: ClassVar[bool] = False  # its output depends on how many tokens one call holds
+    decoders_only: ClassVar[str] = ""  # why no encoder can have it; empty where encoders can
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -64,8 +70,17 @@ class Switch(Config):
         return self.simulated
 
     def refuse(self, facts: ModelFacts) -> str | None:
-        """The reason why this model on this machine cannot have the switch, or None."""
+        """The reason why this model on this machine cannot have the switch, or None; ask `unfit` from outside."""
         return None
+
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
+        """The reason why no setting of the switch means anything to a model of this task, or None."""
+        return (cls.decoders_only or _DECODERS_ONLY.get(cls.group)) if facts.task == "encoder" else None
+
+    def unfit(self, facts: ModelFacts) -> str | None:
+        """The reason why the switch cannot be had, the model's task asked first, or None."""
+        return self.foreign(facts) or self.refuse(facts)
 
     def clash(self, other: Switch) -> str | None:
         """The reason why it cannot stand beside another switch of the same recipe, or None."""

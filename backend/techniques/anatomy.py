@@ -36,22 +36,63 @@ def attentions(model: PreTrainedModel, kind: str) -> list[Any]:
     Raises:
         RecipeError: naming the switch `kind`, when one layer has no such attention.
     """
-    found = [getattr(layer, "self_attn", None) for layer in stack(model, kind)]
-    if not found or not all(_has_linears(block, ATTENTION) and hasattr(block, "head_dim") for block in found):
+    bert = encoder_layers(model)
+    found: list[Any] = (
+        [getattr(layer, "self_attn", None) for layer in stack(model, kind)]
+        if bert is None
+        else [BertAttention(getattr(layer, "attention", None)) for layer in bert]
+    )
+    if not found or not all(_has_linears(block, ATTENTION) and getattr(block, "head_dim", 0) for block in found):
         raise _unknown(model, kind)
     return found
 
 
 def mlps(model: PreTrainedModel, kind: str) -> list[Any]:
-    """Every layer's gated MLP.
+    """Every layer's gated MLP; an encoder's has no gate.
 
     Raises:
         RecipeError: naming the switch `kind`, when one layer has no such MLP, as in a mixture of experts.
     """
+    if bert := encoder_layers(model):
+        plain = [BertMLP(layer) for layer in bert]
+        if all(_has_linears(block, ("up_proj", "down_proj")) for block in plain):
+            return plain
+        raise _unknown(model, kind)
     found = [getattr(layer, "mlp", None) for layer in stack(model, kind)]
     if not found or not all(_has_linears(block, MLP) for block in found):
         raise _unknown(model, kind)
     return found
+
+
+class BertAttention:
+    """The projections of BERT's attention under the names that decoders give them; cutting them cuts the model's."""
+
+    def __init__(self, block: Any) -> None:
+        self.inner = getattr(block, "self", None)
+        names = zip(ATTENTION, ("query", "key", "value"), strict=False)
+        for ours, theirs in names:
+            setattr(self, ours, getattr(self.inner, theirs, None))
+        self.o_proj = getattr(getattr(block, "output", None), "dense", None)
+        self.head_dim = getattr(self.inner, "attention_head_size", None)
+
+    def describe(self, heads: int) -> None:
+        """Make the attention's own numbers true again."""
+        self.inner.num_attention_heads = heads  # type: ignore[union-attr]
+        self.inner.all_head_size = heads * self.head_dim  # type: ignore[union-attr, operator]
+
+
+class BertMLP:
+    """The feed-forward part of a BERT layer under the names that decoders give its matrices; it has no gate."""
+
+    def __init__(self, layer: Any) -> None:
+        self.up_proj = getattr(getattr(layer, "intermediate", None), "dense", None)
+        self.down_proj = getattr(getattr(layer, "output", None), "dense", None)
+
+
+def encoder_layers(model: nn.Module) -> nn.ModuleList | None:
+    """The layers of a model that is built like BERT; None for any other build."""
+    layers = getattr(getattr(model, "encoder", None), "layer", None)
+    return layers if isinstance(layers, nn.ModuleList) else None
 
 
 def text_config(model: PreTrainedModel) -> Any:
@@ -113,8 +154,11 @@ class Passage:
 def pass_one_token(model: PreTrainedModel, cache: Cache | None = None) -> Passage:
     """Send one token through the live model and record the widths that it met.
 
-    A model of an unknown build gives empty lists. A cache that is given must be empty, and is used up.
+    A model of an unknown build gives empty lists. A cache that is given must be empty, and is used up. An encoder
+    caches nothing.
     """
+    if encoder_layers(model) is not None:
+        return _pass_through_encoder(model)
     widths: dict[str, list[int]] = {"o_proj": [], "down_proj": []}
     cache = DynamicCache(config=model.config) if cache is None else cache
 
@@ -139,3 +183,20 @@ def pass_one_token(model: PreTrainedModel, cache: Cache | None = None) -> Passag
         kv_values=sum(keys[:, :, :1].numel() + values[:, :, :1].numel() for keys, values in held),
         kv_bytes=sum(keys[:, :, :1].nbytes + values[:, :, :1].nbytes for keys, values in held),
     )
+
+
+def _pass_through_encoder(model: PreTrainedModel) -> Passage:
+    widths: dict[str, list[int]] = {"attention": [], "ffn": []}
+
+    def record(name: str) -> Any:
+        return lambda module, args: widths[name].append(int(args[0].shape[-1]))
+
+    layers = cast(list[Any], encoder_layers(model))
+    hooks = [layer.attention.output.dense.register_forward_pre_hook(record("attention")) for layer in layers]
+    hooks += [layer.output.dense.register_forward_pre_hook(record("ffn")) for layer in layers]
+    try:
+        model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Passage(attention=widths["attention"], ffn=widths["ffn"], kv_heads=[], kv_values=0, kv_bytes=0)

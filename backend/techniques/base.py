@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from backend.recipe.facts import ModelFacts
+
+Pooling = Literal["mean", "first"]  # the mean over real tokens, or the first token's state alone
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Subject:
     progress: Callable[[float, str], None] = lambda share, text: None
     notes: dict[str, Any] = field(default_factory=dict)  # what apply() wants to tell read_back()
     run: Run | None = None  # what the engine saw of a run before it asks read_back()
+    pooling: Pooling = "mean"  # of an encoder: how hidden states become a vector
 
     def linears(self) -> dict[str, nn.Linear]:
         """Every linear layer by its dotted name, the output head last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from backend import catalog
+from backend.fetched import FETCHED
 from backend.forecast import check_memory
 from backend.journal import Job, JournalFull
 from backend.recipe.base import RecipeError
@@ -12,6 +13,7 @@ from backend.recipe.facts import ModelFacts
 from backend.recipe.race import Race
 from backend.ui import desk, forecast_view, shelf
 from backend.ui.cards import error_card
+from backend.ui.encoding.page import EMPTY, draw_encoding
 from backend.ui.fetch import draw_fetch, draw_offer
 from backend.ui.form import order, state
 from backend.ui.form.panel import draw_panel
@@ -22,6 +24,7 @@ from backend.ui.share import unpack
 from backend.ui.text import plain
 
 FIRST = "storyteller-int8-and-draft"  # the preset of a first visit: a clear gain
+QUERIES = ["Something warm to drink", "How to get to work without a car", "What can be seen at night"]
 PLAIN = {"prompt": "Once there was a lantern in the harbor.", "variants": [{"switches": {"int8_weight_only": {}}}]}
 
 
@@ -85,18 +88,28 @@ def draw_order(job: Job | None) -> ModelFacts | None:
         error_card(card, "This model cannot be used")
     if look_at := st.session_state.get("look_at"):
         st.caption(plain(f"What to look at: {look_at}"))
-    order.draw_prompt(examples_for(name))
+    if is_encoder(facts):
+        order.draw_query(QUERIES)
+    else:
+        order.draw_prompt(examples_for(name))
     return facts
 
 
+def is_encoder(facts: ModelFacts | None) -> bool:
+    """Whether the form's model makes vectors of sentences and writes nothing."""
+    return facts is not None and facts.task == "encoder"
+
+
 def _draw_facts(facts: ModelFacts | None) -> None:
-    """The model in one line, and beside it the way to get Gemma where it is not here."""
-    line, gemma = st.columns([5, 1], vertical_alignment="center")
+    """The model in one line, and beside it the way to get the models that can be fetched and are not here."""
+    line, *offers = st.columns([5, *(1 for _ in FETCHED)], vertical_alignment="center")
     with line:
         st.caption(plain(facts_line(facts)) if facts else "Nothing is known of this model yet.")
-    with gemma:
-        draw_offer()
-    draw_fetch()
+    for column, name in zip(offers, FETCHED, strict=True):
+        with column:
+            draw_offer(name)
+    for name in FETCHED:
+        draw_fetch(name)
 
 
 def checked(race: Race) -> None:
@@ -108,8 +121,7 @@ def checked(race: Race) -> None:
     facts, card = facts_of(race.model, race.revision, race.trust_remote_code)
     if card or facts is None:
         raise RecipeError(**(card or {}))
-    for _, recipe in race.lanes:
-        recipe.check(facts)
+    race.check(facts)
     check_memory(race, facts)
 
 
@@ -120,7 +132,8 @@ def start_race() -> None:
     if race is None:
         return
     try:
-        desk.submit(race)
+        facts, _ = facts_of(race.model, race.revision, race.trust_remote_code)
+        desk.submit(race, "encode" if is_encoder(facts) else "race")
     except JournalFull as error:
         st.session_state["card"] = desk.full_card(error)
 
@@ -134,7 +147,9 @@ def cancel_race(job: Job) -> None:
 
 
 def draw_forecast(facts: ModelFacts | None) -> None:
-    """The forecast of the whole race as it stands in the form."""
+    """The forecast of the whole race as it stands in the form; an encoder has no decode ceiling to forecast."""
+    if is_encoder(facts):
+        return
     forecast_view.draw_forecast(facts, order.mistake(lambda race: None)[0])
 
 
@@ -145,8 +160,14 @@ def draw_cards() -> None:
         error_card(card)
 
 
-def draw_race(job: Job | None) -> None:
+def draw_race(job: Job | None, facts: ModelFacts | None) -> None:
     """The race that is followed: live, as it ended, or the empty places that it will fill."""
+    if job is not None and job.kind == "encode":
+        draw_encoding(job, "bench")
+        return
+    if job is None and is_encoder(facts):
+        st.info(plain(EMPTY))
+        return
     if job is None:
         draw_empty(order.mistake(lambda race: None)[0])
         return

@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from backend.replay import RaceView
+from backend.encodingview import EncodingLane, EncodingView
+from backend.replay import LaneView, RaceView
 from backend.ui import words
 from backend.ui.judged import draw_alarm, draw_budget
 from backend.ui.measured import draw_suspicions
@@ -26,9 +27,10 @@ def error_card(card: dict[str, str], title: str = "This cannot be raced as it st
     )
 
 
-def failure_cards(view: RaceView) -> None:
+def failure_cards(view: RaceView | EncodingView) -> None:
     """One card for every lane that failed."""
-    for lane in view.lanes.values():
+    lanes: list[LaneView | EncodingLane] = list(view.lanes.values())
+    for lane in lanes:
         if lane.failure is None:
             continue
         title = f"{look(lane.name).title.capitalize()} failed. What the other lanes measured stays."

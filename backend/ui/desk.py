@@ -13,6 +13,7 @@ from backend.journal import Job, Journal, JournalFull
 from backend.recipe.race import Race
 from backend.ui.live.feed import Feed
 
+RACES = ("race", "encode")  # kinds of jobs that hold a race: of decoders, of encoders
 NOTICE_S = 24 * 3600.0  # how long a journal that was set aside is spoken of
 
 
@@ -29,9 +30,9 @@ def owner() -> str:
     return str(st.session_state.setdefault("owner", uuid.uuid4().hex[:12]))
 
 
-def submit(race: Race) -> None:
-    """Queue a race and follow it, in the session and in the URL."""
-    job = journal().submit("race", race.model_dump(mode="json"), owner())
+def submit(race: Race, kind: str = "race") -> None:
+    """Queue a race and follow it, in the session and in the URL; `kind` is one of RACES."""
+    job = journal().submit(kind, race.model_dump(mode="json"), owner())
     st.session_state["job"] = job
     st.query_params.from_dict({"job": str(job)})
 
@@ -52,7 +53,7 @@ def current() -> Job | None:
     if not str(asked).isascii() or not str(asked).isdigit() or len(str(asked)) > 15:
         return None
     job = journal().job(int(asked))
-    if job is None or job.kind != "race":
+    if job is None or job.kind not in RACES:
         return None
     st.session_state["job"] = job.id
     if st.query_params.get("job") != str(job.id):

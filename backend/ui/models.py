@@ -41,10 +41,13 @@ def examples_for(model: str) -> list[str]:
 
 def facts_line(facts: ModelFacts) -> str:
     """The model in one line."""
-    heads = f"{facts.heads} heads, {facts.kv_heads} KV head{'s' if facts.kv_heads > 1 else ''}"
+    heads = f"{facts.heads} heads"
+    if facts.task == "decoder":
+        heads += f", {facts.kv_heads} KV head{'s' if facts.kv_heads > 1 else ''}"
     weights = ", ".join(f"{name} {size(held)}" for name, held in precisions(facts).items())
     random = " Random weights: speed and memory only, quality has no meaning." if facts.random_weights else ""
-    shape = f"{count(facts.parameters)} parameters, {facts.layers} layers, {heads}, context {facts.context:,}"
+    kind = "An encoder: sentences become vectors. " if facts.task == "encoder" else ""
+    shape = f"{kind}{count(facts.parameters)} parameters, {facts.layers} layers, {heads}, context {facts.context:,}"
     return f"{shape}. Weights, predicted: {weights}.{random}"
 
 
@@ -62,7 +65,7 @@ def effect_words(facts: ModelFacts | None, recipe: Recipe, tokens: int) -> str:
     told = []
     if abs(change := changed[0] - plain[0]) >= LEAST * plain[0]:
         told.append(f"{'+' if change > 0 else ''}{size(change)}")
-    if changed[1] == plain[1] and abs(factor := plain[2] / changed[2] - 1) >= LEAST:
+    if facts.task == "decoder" and changed[1] == plain[1] and abs(factor := plain[2] / changed[2] - 1) >= LEAST:
         told.append(f"decode ceiling {ratio(factor + 1)}{' if every guess is right' if guesses else ''}")
     return f"{', '.join(told)}, predicted" if told else "no effect predicted"
 
@@ -74,6 +77,8 @@ def lane_words(facts: ModelFacts | None, recipe: Recipe, tokens: int) -> str:
     changed, plain = (_held(facts, one.model_dump_json(), tokens) for one in (recipe, Recipe()))
     if changed is None or plain is None:
         return ""
+    if facts.task == "encoder":
+        return f"{size(changed[0])} for weights, predicted"
     same = changed[1] == plain[1] and recipe.switches
     ceiling = f", decode ceiling {ratio(plain[2] / changed[2])} the unchanged model's" if same else ""
     return f"{size(changed[0])} for weights and cache{ceiling}, predicted"

@@ -6,15 +6,19 @@ import streamlit as st
 
 from backend.replay import RaceView
 from backend.ui.palette import look
-from backend.ui.receipt_words import differs, left_out, rows
+from backend.ui.receipt_words import Receipt, differs, left_out, rows
 from backend.ui.text import plain
 
 MARK = "≠ "
 
 
 def draw_receipt(view: RaceView) -> None:
+    """The receipts of a race's lanes."""
+    draw_receipts({name: lane.receipt for name, lane in view.lanes.items() if lane.receipt})
+
+
+def draw_receipts(receipts: dict[str, Receipt]) -> None:
     """What was read back from each live model and its run; folded away until it is asked for."""
-    receipts = {name: lane.receipt for name, lane in view.lanes.items() if lane.receipt}
     if not receipts:
         return
     with st.expander("Receipt"):

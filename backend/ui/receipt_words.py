@@ -9,6 +9,7 @@ from backend.ui.figures import count, share, size, three
 
 Receipt = dict[str, Any]
 UNKNOWN = "not known"
+POOLING = {"mean": "mean of the last hidden states", "first": "the first token's last hidden state"}
 
 
 def rows(receipts: dict[str, Receipt]) -> list[tuple[str, dict[str, str]]]:
@@ -90,7 +91,7 @@ def _growth(receipt: Receipt) -> str:
 def _kernels(key: str) -> Callable[[Receipt], str]:
     def tell(receipt: Receipt) -> str:
         run = receipt.get("run")
-        if run is None:
+        if run is None or key not in run:
             return UNKNOWN
         inside = " (compiled code may hold it)" if run.get("compiled_regions") and key == "decode_kernels" else ""
         return _joined(f"{name}, {times} times" for name, times in run[key].items()) if run[key] else f"none{inside}"
@@ -132,15 +133,17 @@ FACTS: dict[str, Callable[[Receipt], str]] = {
     "Bits per weight": _bits,
     "Zeros among weights": _sparsity,
     "Zeros by class": _sparsity_by_class,
-    "Decoder layers": _number("layers"),
+    "Layers": _number("layers"),
     "Heads": _number("heads"),
     "KV heads": _number("kv_heads"),
     "Head size": _number("head_dim"),
+    "Sentence vector": lambda receipt: POOLING.get(receipt.get("pooling", ""), UNKNOWN),
     "KV bytes per token": _kv_bytes,
     "Cache": lambda receipt: _run(receipt, "cache") or UNKNOWN,
     "Its layers grow": _growth,
     "Attention kernel in prefill": _kernels("prefill_kernels"),
     "Attention kernel in decode": _kernels("decode_kernels"),
+    "Attention kernel in encoding": _kernels("encode_kernels"),
     "Compiled": _compiled,
     "Threads": _threads,
     "Device": _places,

@@ -11,6 +11,14 @@ from backend.recipe.switch import Group, Switch
 
 BLOCKS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
 TOLERANCE = 0.01  # of the ratio that was asked for
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose heads and neurons can be cut
+
+
+def _unlike_bert(facts: ModelFacts) -> str | None:
+    """The reason why an encoder's parts are not known well enough to be cut, or None."""
+    if facts.task == "decoder" or facts.architecture in BERT_LIKE:
+        return None
+    return f"a decoder, or an encoder built like BERT ({', '.join(BERT_LIKE)}): {facts.architecture} is not"
 
 
 class PruneHeads(Switch):
@@ -28,6 +36,10 @@ class PruneHeads(Switch):
     @property
     def label(self) -> str:
         return f"{self.ratio:.0%} fewer heads"
+
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
+        return _unlike_bert(facts)
 
     def refuse(self, facts: ModelFacts) -> str | None:
         # Heads go with their KV group where there are several; inside one group single query heads can go.
@@ -56,6 +68,10 @@ class PruneNeurons(Switch):
     def label(self) -> str:
         return f"{self.ratio:.0%} fewer neurons"
 
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
+        return _unlike_bert(facts)
+
 
 def neurons_kept(ffn: int, ratio: float) -> int:
     """How many neurons stay: a whole number of blocks of 32, or of smaller ones where 32 would miss the ratio by 1%."""
@@ -78,6 +94,7 @@ class DropLayers(Switch):
         "Removes the layers that change their input least: speed grows in proportion, text suffers."
     )
     source: ClassVar[str] = "Men et al. 2024 (ShortGPT), Block Influence"
+    decoders_only: ClassVar[str] = "a decoder; layers of an encoder are not dropped so far"
 
     count: int = Field(1, ge=1, le=1000, description="how many layers")
 

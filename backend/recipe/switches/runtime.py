@@ -56,6 +56,7 @@ class Compile(Switch):
     title: ClassVar[str] = "Compile"
     summary: ClassVar[str] = "Fuses operations and drops Python overhead; takes up to minutes before the first token."
     source: ClassVar[str] = "torch.compile, inductor"
+    decoders_only: ClassVar[str] = "a decoder: what is compiled here is its one-token step"
 
     mode: Literal["default", "max-autotune"] = Field(
         "default", description="max-autotune tries kernels: slower to start"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import PruneHeads
 from backend.techniques.anatomy import (
+    BertAttention,
     attentions,
     keep_columns,
     keep_rows,
@@ -20,6 +21,8 @@ from backend.techniques.anatomy import (
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import chosen_by, measure
 from backend.techniques.registry import technique
+
+NO_HEAD_SIZE = "its config has no word for the size of a head, and takes it for hidden size / heads"
 
 
 @technique(PruneHeads)
@@ -38,7 +41,8 @@ class HeadPruning:
         """
         blocks = attentions(subject.model, switch.kind)
         config = text_config(subject.model)
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        heads = config.num_attention_heads
+        kv_heads = getattr(config, "num_key_value_heads", heads)  # BERT has as many as heads, and no word for it
         units = kv_heads if kv_heads > 1 else heads
         kept = units - round(switch.ratio * units)
         if kept < 1:
@@ -53,9 +57,13 @@ class HeadPruning:
         subject.notes[switch.kind] = {"chosen_by": chosen_by(subject)}
         config.head_dim = blocks[0].head_dim  # explicit from here on: hidden / heads is no longer the size of a head
         config.num_attention_heads = kept * per_unit
-        config.num_key_value_heads = kept if kv_heads > 1 else 1
+        if hasattr(config, "num_key_value_heads"):
+            config.num_key_value_heads = kept if kv_heads > 1 else 1
         for block in blocks:
-            _describe(block, config)
+            if isinstance(block, BertAttention):
+                block.describe(config.num_attention_heads)
+            else:
+                _describe(block, config)
 
     def read_back(self, subject: Subject, switch: PruneHeads) -> Effect:
         """Count the heads that a token passes through and the KV heads that it leaves in a cache."""
@@ -63,11 +71,13 @@ class HeadPruning:
         heads = [width // subject.facts.head_dim for width in passage.attention]
         before, after = subject.facts.heads, max(heads, default=subject.facts.heads)
         kv_after = max(passage.kv_heads, default=subject.facts.kv_heads)
-        refusal = refusal_to_reload(subject.model)
+        is_encoder = subject.facts.task == "encoder"
+        refusal = NO_HEAD_SIZE if is_encoder else refusal_to_reload(subject.model)
         return Effect(
             kind=switch.kind,
             took_effect=after < before,
-            summary=f"{after} of {before} heads a layer, {kv_after} of {subject.facts.kv_heads} KV heads",
+            summary=f"{after} of {before} heads a layer"
+            + ("" if is_encoder else f", {kv_after} of {subject.facts.kv_heads} KV heads"),
             facts={
                 "asked_ratio": switch.ratio,
                 "real_ratio": 1 - after / before,

@@ -33,8 +33,8 @@ class NeuronPruning:
         scores = importance(subject, blocks)
         for block, score in zip(blocks, scores, strict=True):
             keep = score.topk(kept).indices.sort().values
-            keep_rows(block.gate_proj, keep)
-            keep_rows(block.up_proj, keep)
+            for rows in entrances(block):
+                keep_rows(rows, keep)
             keep_columns(block.down_proj, keep)
             if hasattr(block, "intermediate_size"):
                 block.intermediate_size = kept
@@ -77,10 +77,16 @@ def importance(subject: Subject, blocks: list[Any]) -> list[Tensor]:
 
 
 def by_weights(block: Any) -> Tensor:
-    """The product of the norms of each neuron's gate row, up row and down column; (ffn,).
+    """The product of the norms of each neuron's gate row, if it has one, its up row and its down column; (ffn,).
 
     A neuron's output is gate(x) * up(x) times its column, so it scales with all three.
     """
-    gate, up, down = (getattr(block, name).weight.detach().float() for name in ("gate_proj", "up_proj", "down_proj"))
-    score: Tensor = gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)
+    score: Tensor = block.down_proj.weight.detach().float().norm(dim=0)
+    for rows in entrances(block):
+        score = score * rows.weight.detach().float().norm(dim=1)
     return score
+
+
+def entrances(block: Any) -> list[nn.Linear]:
+    """The matrices whose rows are neurons: gate and up, or up alone where there is no gate."""
+    return [linear for name in ("gate_proj", "up_proj") if (linear := getattr(block, name, None)) is not None]

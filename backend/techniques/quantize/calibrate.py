@@ -40,7 +40,7 @@ def calibration_text(subject: Subject, switch: Calibrated) -> CalibrationText:
         raise RecipeError(
             field, f"{len(text.ids)} tokens of {text.source}", f"at least {LEAST} tokens", "Give a longer text."
         )
-    if switch.text and subject.sample_ids:
+    if switch.text and subject.sample_ids and subject.facts.task == "decoder":  # others give no likelihood
         foreign, own = surprise(subject, text.ids), surprise(subject, subject.sample_ids)
         if not foreign <= own + FOREIGN:
             raise RecipeError(

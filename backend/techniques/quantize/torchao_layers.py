@@ -47,7 +47,7 @@ def fp8_layer(layer: nn.Linear) -> nn.Module | str:
     """The bf16 layer with e4m3 weights and activations of torchao, a scale per row, or the reason why there is none."""
     if layer.in_features % 16 or layer.out_features % 16:
         return f"{layer.out_features} x {layer.in_features}: the kernel wants multiples of 16"
-    with _quiet():
+    with quiet_import():
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow
     try:
         return _quantized(layer, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from backend.recipe.base import RecipeError
-from backend.recipe.race import Measure, Race
+from backend.recipe.race import Budget, Measure, Race
 from backend.ui.form.fields import draw_field
 from backend.ui.form.prompts import APART, draw_prompt_set
 from backend.ui.form.sheet import PARTS, race_data
@@ -15,6 +15,11 @@ from backend.ui.form.state import current, keep, put, seed, sheet
 from backend.ui.text import plain, short
 
 MORE = ("stop_at_end", "revision", "trust_remote_code", "price_per_hour")
+FOREIGN = {
+    "measure.prompt_set": "one",
+    "measure.prompts": "",
+    **dict.fromkeys(f"budget.{n}" for n in Budget.model_fields),
+}
 TITLES = {"budget": "Quality budget"}  # of parts whose name alone says too little
 
 
@@ -70,12 +75,36 @@ def draw_prompt(examples: list[str]) -> None:
     with number:
         draw_field("seed", "Seed", Race.model_fields["seed"])
     with more:
-        with st.popover("Examples", width="stretch"):
-            for place, example in enumerate(examples):
-                title = plain(short(example, 60))
-                st.button(title, key=f"example:{place}", on_click=_use, args=(example,), width="stretch")
+        _draw_examples(examples)
         with st.popover("Settings", width="stretch"):
             _draw_settings()
+
+
+def draw_query(examples: list[str]) -> None:
+    """What is searched for, in the place of the prompt, and the settings that mean something to an encoder."""
+    for name, value in FOREIGN.items():  # what only a decoder can be asked must not stand in the way unseen
+        if sheet().get(name, value) != value:
+            put(name, value)
+    text, more = st.columns([8, 1.6])
+    with text:
+        note = "The sentences nearest to it are shown for every lane. Speed and quality do not depend on it."
+        keep("prompt", st.text_area("Query", key=seed("prompt", ""), height=96, help=note))
+    with more:
+        _draw_examples(examples)
+        with st.popover("Settings", width="stretch"):
+            st.markdown("**Measure**")
+            for name in ("budget_s", "width"):
+                draw_field(f"measure.{name}", name.replace("_", " "), Measure.model_fields[name])
+            st.markdown("**Race**")
+            for name in ("revision", "trust_remote_code"):
+                draw_field(name, name.replace("_", " "), Race.model_fields[name])
+
+
+def _draw_examples(examples: list[str]) -> None:
+    with st.popover("Examples", width="stretch"):
+        for place, example in enumerate(examples):
+            title = plain(short(example, 60))
+            st.button(title, key=f"example:{place}", on_click=_use, args=(example,), width="stretch")
 
 
 def _use(example: str) -> None:
