@@ -29,15 +29,32 @@ class Int4Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear, group_size: int) -> None:
         super().__init__()
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
+        weight = F.pad(
+            linear.weight.detach(), (0, -linear.in_features % group_size, 0, -linear.out_features % ROW_STEP)
+        )
+        codes, scales_and_zeros = quantize_groups(weight, group_size)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+        self._hold((linear.out_features, linear.in_features), group_size, packed, scales_and_zeros, linear.bias)
+
+    @classmethod
+    def from_packed(
+        cls, shape: tuple[int, int], group_size: int, packed: Tensor, scales_and_zeros: Tensor, bias: Tensor | None
+    ) -> Int4Linear:
+        """The layer (N, K) out of what was kept of one; `packed` as int4_codes.py packs it for this CPU."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._hold(shape, group_size, packed, scales_and_zeros, bias)
+        return layer
+
+    def _hold(
+        self, shape: tuple[int, int], group_size: int, packed: Tensor, scales_and_zeros: Tensor, bias: Tensor | None
+    ) -> None:
+        self.out_features, self.in_features = shape
         self.group_size = group_size
         self.padding = -self.in_features % group_size
-        weight = F.pad(linear.weight.detach(), (0, self.padding, 0, -self.out_features % ROW_STEP))
-        codes, scales_and_zeros = quantize_groups(weight, group_size)
-        self.register_buffer("packed", torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1))
+        self.register_buffer("packed", packed)
         self.register_buffer("scales_and_zeros", scales_and_zeros)
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().float(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) of any float dtype -> (..., N) of the same dtype."""
