@@ -74,9 +74,10 @@ def prefill_flops(facts: ModelFacts, recipe: Recipe, tokens: int) -> float:
 
 def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     """The number type in which long calls multiply, by its name in torch."""
-    if recipe.get("int8_dynamic"):
+    whole = recipe.on(facts)
+    if whole.get("int8_dynamic"):
         return "int8"
-    if recipe.get("cast") or recipe.get("int4_weight_only") or lane_device(facts, recipe) == "cuda":
+    if whole.get("cast") or whole.get("int4_weight_only") or lane_device(facts, recipe) == "cuda":
         return "bfloat16"
     return "float32"
 
@@ -102,6 +103,8 @@ class Elsewhere:
 
 def elsewhere(facts: ModelFacts, recipe: Recipe, context: int, prompt: int, machine: KnownMachine) -> Elsewhere:
     """The ceilings on a known machine, where a model is loaded as it would be there: bf16 on a GPU, fp32 elsewhere."""
+    if facts.packed and machine.sort == "GPU":
+        return Elsewhere(machine, None, None, "not there: it was saved for a CPU's kernels")
     there = replace(facts, devices=("cuda", "cpu") if machine.sort == "GPU" else ("cpu",))
     moved = Recipe(switches={kind: switch for kind, switch in recipe.switches.items() if kind != "device"})
     try:

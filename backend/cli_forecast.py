@@ -69,7 +69,7 @@ def _lanes(what: str | None, facts: ModelFacts) -> list[tuple[str, Recipe]]:
     """The lanes of a preset, race or recipe; without one the unchanged model beside each precision that it can have."""
     if what is not None:
         return read_race(what).lanes
-    fitting = [recipe for recipe in PRECISIONS.values() if not any(s.refuse(facts) for s in recipe.pipeline)]
+    fitting = [recipe for recipe in PRECISIONS.values() if not any(s.refusal(facts) for s in recipe.pipeline)]
     return list(zip(LANES, fitting, strict=False))
 
 

@@ -24,4 +24,4 @@ def process_bytes(facts: ModelFacts, recipe: Recipe) -> int:
     measured = kept_process_bytes()
     base = USUAL_BYTES if measured is None else measured
     text = TEXT_BYTES + round(BYTES_A_TOKENIZER_BYTE * facts.tokenizer_bytes) if facts.tokenizer_bytes else 0
-    return base + text + sum(held for kind, held in KERNEL_BYTES.items() if recipe.get(kind))
+    return base + text + sum(held for kind, held in KERNEL_BYTES.items() if recipe.on(facts).get(kind))

@@ -61,6 +61,17 @@ class Switch(Config):
         """The reason why this model on this machine cannot have the switch, or None."""
         return None
 
+    @property
+    def changes_weights(self) -> bool:
+        """Whether what it does stays in the weights: it is saved with them, and cannot be done to packed ones."""
+        return self.group in (Group.PRECISION, Group.PRUNING)
+
+    def refusal(self, facts: ModelFacts) -> str | None:
+        """The reason why this model cannot have it: the switch's own, or weights that were converted and saved."""
+        if facts.held_as and self.changes_weights:
+            return "nothing: this model was saved with its weights converted; start from the original"
+        return self.refuse(facts)
+
     def clash(self, other: Switch) -> str | None:
         """The reason why it cannot stand beside another switch of the same recipe, or None."""
         return None

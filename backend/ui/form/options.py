@@ -56,15 +56,17 @@ def fitting(cls: type[Switch], name: str, facts: ModelFacts) -> tuple[Any, ...] 
     tried = choices(cls.model_fields[name])
     if tried is None:
         return None
-    return tuple(value for value in tried if cls(**{name: value}).refuse(facts) is None)
+    return tuple(value for value in tried if cls(**{name: value}).refusal(facts) is None)
 
 
 @lru_cache(maxsize=512)
 def impossible(cls: type[Switch], facts: ModelFacts) -> str | None:
     """The reason why no setting of the switch fits this model, or None."""
-    reason = cls().refuse(facts)
+    reason = cls().refusal(facts)
     if reason is None or any(fitting(cls, name, facts) for name in cls.model_fields):
         return None
+    if facts.held_as and cls().changes_weights:
+        return reason
     free = [name for name, field in cls.model_fields.items() if choices(field) is None]
     return None if free else reason
 
@@ -75,5 +77,5 @@ def refused(cls: type[Switch], name: str, facts: ModelFacts) -> tuple[str, ...]:
     tried = choices(cls.model_fields[name]) or ()
     if len(tried) > 8 or get_origin(base_type(cls.model_fields[name])) is not Literal:
         return ()
-    reasons = ((value, cls(**{name: value}).refuse(facts)) for value in tried)
+    reasons = ((value, cls(**{name: value}).refusal(facts)) for value in tried)
     return tuple(f"{value}: {reason}" for value, reason in reasons if reason)

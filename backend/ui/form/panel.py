@@ -150,7 +150,7 @@ def _draw_fields(lane: str, cls: type[Switch], facts: ModelFacts | None) -> None
     except RecipeError as error:
         st.caption(f":red[{plain(str(error))}]")
         return
-    if facts and (possible := switch.refuse(facts)):
+    if facts and (possible := switch.refusal(facts)):
         st.caption(f":red[Possible: {plain(possible)}.]")
 
 
@@ -166,7 +166,7 @@ def obstacle(cls: type[Switch], facts: ModelFacts | None, others: list[Switch]) 
 def _first(cls: type[Switch], facts: ModelFacts | None) -> Switch:
     """The switch as it is when it is switched on: defaults, or the first value that fits where they do not."""
     switch = cls()
-    if facts is None or switch.refuse(facts) is None:
+    if facts is None or switch.refusal(facts) is None:
         return switch
     for name in cls.model_fields:
         for first in (fitting(cls, name, facts) or ())[:1]:
