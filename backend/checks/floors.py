@@ -20,6 +20,7 @@ FLOORS = {
     "backend.cli_table": 9,
     "backend.cli_models": 9,
     "backend.cli_forecast": 9,
+    "backend.cli_save": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -35,6 +36,7 @@ FLOORS = {
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
+    "backend.saving": 4,  # a lane that is loaded, changed and written down
     "backend.engine": 3,
     "backend.techniques": 2,
     "backend": 1,  # the ground floor: journal, replay, forecast, catalog, metrics, storyteller, ...
@@ -46,6 +48,7 @@ PAGE_SIDE = (
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces"),
+    *("backend.saved", "backend.savedsizes", "backend.savejob"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
 FREE_OF_TORCH = (*PAGE_SIDE, "backend.up", "backend.cli_models", "backend.cli_race", "backend.cli_forecast")
