@@ -1,7 +1,7 @@
 """The worker: claims jobs, runs them, writes the journal. Loads no model itself.
 
-`python -m backend.worker` runs until it is told to stop. Races and inspections go one at a time, in the order in which
-they were asked for; fetching a model goes on beside them in a thread of its own.
+`python -m backend.worker` runs until it is told to stop. Races, inspections and savings go one at a time, in the order
+in which they were asked for; fetching a model goes on beside them in a thread of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
-from backend.watch import Cancelled
+from backend.savejob import SaveOrder, save
+from backend.watch import Cancelled, Progress
 
 IDLE_S = 0.1
 BEAT_S = 2.0
@@ -81,7 +82,7 @@ class Worker:
         self.beat()
         job = self.journal.claim(self.name, *IN_TURN)
         if job:
-            work = self._race if job.kind == "race" else self._inspect
+            work = {"race": self._race, "inspect": self._inspect, "save": self._save}[job.kind]
             end_well(self.journal, job, partial(work, job), self.stopping)
             self.idle.busy()
         else:
@@ -102,6 +103,16 @@ class Worker:
             way.run()
             return {"wall_s": way.wall_s}
 
+    def _save(self, job: Job) -> dict[str, float]:
+        began = time.monotonic()
+
+        def cancelled() -> bool:
+            self.beat()
+            return self.journal.cancelled(job.id)
+
+        save(SaveOrder.read(job.spec), progress=teller(self.journal, job.id, "saving"), cancelled=cancelled)
+        return {"wall_s": time.monotonic() - began}
+
     def _fetch_models(self) -> None:
         """Take fetch jobs, beside the races and with a journal connection of its own."""
         with Journal(self.journal.path) as journal:
@@ -113,22 +124,30 @@ class Worker:
                     log.warning("no fetch can begin, the journal's disk is full: %s", error)
 
     def _gemma(self, journal: Journal, job: Job) -> dict[str, float]:
-        began, first = time.monotonic(), -1.0
-
-        def progress(share: float, text: str) -> None:
-            nonlocal first  # an earlier fetch may have come far already: only what this one did tells its speed
-            first = share if first < 0 else first
-            eta = (time.monotonic() - began) * (1 - share) / (share - first) if share > first else None
-            data = {"name": "fetching", "done": share, "total": 1.0, "eta_s": eta, "text": text}
-            journal.append(job.id, [("phase", None, data)])
+        began = time.monotonic()
 
         def cancelled() -> bool:
             return self.stopping.is_set() or journal.cancelled(job.id)
 
-        fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
+        fetch(
+            accepted=bool(job.spec.get("accepted")), progress=teller(journal, job.id, "fetching"), cancelled=cancelled
+        )
         if cancelled():
             raise Cancelled
         return {"wall_s": time.monotonic() - began}
+
+
+def teller(journal: Journal, job: int, name: str) -> Progress:
+    """What hears the progress of another process's work, and writes it into the journal with the time that is left."""
+    began, first = time.monotonic(), -1.0
+
+    def tell(share: float, text: str) -> None:
+        nonlocal first  # an earlier try may have come far already: only what this one did tells its speed
+        first = share if first < 0 else first
+        eta = (time.monotonic() - began) * (1 - share) / (share - first) if share > first else None
+        journal.append(job, [("phase", None, {"name": name, "done": share, "total": 1.0, "eta_s": eta, "text": text})])
+
+    return tell
 
 
 def _check(race: Race) -> None:
