@@ -15,6 +15,7 @@ from backend.modelconfig import Sizes, read_config, sizes, text_part
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts, Task
+from backend.saved import Saved, read_saved, saved_folder, saved_models
 from backend.shapes import PREFIX, SHAPES, shape_config
 from backend.weightfiles import Entry, read_entries
 
@@ -46,6 +47,8 @@ def resolve(name: str, revision: str | None = None) -> ModelRef:
         shape_config(name)
         return ModelRef(name, "shape")
     path = _path(name)
+    if own := saved_folder(name):
+        return _folder(name, own.resolve())
     if name.lower().endswith(".gguf"):
         if not path.is_file():
             raise bad_model(name, "an existing GGUF file", "Correct the path; write it from the root of the disk.")
@@ -84,7 +87,8 @@ def _folder(name: str, path: Path) -> ModelRef:
     if not (path / "config.json").exists():
         remedy = "Give the folder that holds config.json and model.safetensors."
         raise bad_model(name, "a folder with a config.json", remedy)
-    return ModelRef(name, "folder", path)
+    saved = read_saved(path)
+    return ModelRef(name, "folder", path, origin=saved.origin if saved else "")
 
 
 def _unknown(name: str) -> RecipeError:
@@ -99,7 +103,8 @@ def menu() -> list[tuple[str, str, bool]]:
     shipped = [(name, title, (MODELS / name / "config.json").exists()) for name, title in SHIPPED.items()]
     shapes = [(PREFIX + shape, f"{shape}, random weights", True) for shape in SHAPES]
     fetched = [(name, model.title, is_fetched(name)) for name, model in FETCHED.items()]
-    return [*shipped, *fetched, *shapes]
+    saved = [(name, title, True) for name, title in saved_models()]
+    return [*shipped, *fetched, *saved, *shapes]
 
 
 def model_facts(ref: ModelRef, trust_remote_code: bool = False) -> ModelFacts:
@@ -115,14 +120,19 @@ def model_facts(ref: ModelRef, trust_remote_code: bool = False) -> ModelFacts:
         raise bad_model(ref.name, allowed, remedy)
     found = sizes(ref.name, config)
     entries: dict[str, Entry] | None = None
+    saved: Saved | None = None
     if ref.kind in ("shipped", "fetched", "folder"):
         entries = read_entries(ref.place)
-        if "quantization_config" not in config:  # packed weights have shapes of their own
+        if saved := read_saved(ref.place):
+            entries = saved.whole(ref.name, entries)
+        if saved or "quantization_config" not in config:  # packed by others, weights have shapes of their own
             _compare(ref, found, entries)
-    return _facts(ref, config, found, entries)
+    return _facts(ref, config, found, entries, saved)
 
 
-def _facts(ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[str, Entry] | None) -> ModelFacts:
+def _facts(
+    ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[str, Entry] | None, saved: Saved | None
+) -> ModelFacts:
     kind = text_part(config).get("model_type", config["model_type"])
     task = task_of(kind, text_part(config))
     table = found.vocab * found.hidden
@@ -150,10 +160,12 @@ def _facts(ref: ModelRef, config: dict[str, Any], found: Sizes, entries: dict[st
         sliding_window=found.sliding_window,
         sliding_layers=found.sliding_layers,
         random_weights=ref.kind == "shape",
-        devices=devices(),
+        devices=("cpu",) if saved and saved.layers else devices(),
         idle_parameters=found.layers * (found.experts - found.used_experts) * _expert(kind, found),
         tokenizer_bytes=_tokenizer_bytes(ref),
         task=task,
+        held_as=saved.precision.model_dump_json() if saved and saved.precision.switches else "",
+        packed=bool(saved and saved.layers),
     )
 
 

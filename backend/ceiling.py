@@ -76,11 +76,12 @@ def prefill_flops(facts: ModelFacts, recipe: Recipe, tokens: int) -> float:
 
 def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     """The number type in which long calls multiply, by its name in torch."""
-    if any(recipe.get(kind) for kind in ("int8_dynamic", "int8_static", "smoothquant")):
+    whole = recipe.on(facts)
+    if any(whole.get(kind) for kind in ("int8_dynamic", "int8_static", "smoothquant")):
         return "int8"
-    if recipe.get("cast") or find_grouped(recipe) or lane_device(facts, recipe) == "cuda":
+    if whole.get("cast") or find_grouped(whole) or lane_device(facts, recipe) == "cuda":
         return "bfloat16"
-    mixed = recipe.get(MixedPrecision.kind)
+    mixed = whole.get(MixedPrecision.kind)
     if isinstance(mixed, MixedPrecision) and "int4" in mixed.by_unit(pruned(facts, recipe).layers).values():
         return "bfloat16"  # of a part of the layers; a ceiling may be too high but never too low
     return "float32"
@@ -107,6 +108,8 @@ class Elsewhere:
 
 def elsewhere(facts: ModelFacts, recipe: Recipe, context: int, prompt: int, machine: KnownMachine) -> Elsewhere:
     """The ceilings on a known machine, where a model is loaded as it would be there: bf16 on a GPU, fp32 elsewhere."""
+    if facts.packed and machine.sort == "GPU":
+        return Elsewhere(machine, None, None, "not there: it was saved for a CPU's kernels")
     there = replace(facts, devices=("cuda", "cpu") if machine.sort == "GPU" else ("cpu",))
     moved = Recipe(switches={kind: switch for kind, switch in recipe.switches.items() if kind != "device"})
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from backend.catalog import menu, model_facts, resolve
 from backend.fetched import FETCHED
+from backend.forecast import precisions
 from backend.recipe.base import RecipeError
 
 BITS = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4}
@@ -27,6 +28,9 @@ def _row(name: str, title: str, available: bool) -> dict[str, Any]:
         facts = model_facts(resolve(name))
     except RecipeError as error:
         return row | {"available": False, "note": str(error)}
+    if facts.held_as:
+        note = ", ".join(f"{held / 1e6:,.0f} MB {name}" for name, held in precisions(facts).items())
+        return row | {"parameters": facts.parameters, "context": facts.context, "note": note}
     note = "speed and memory only" if facts.random_weights else ""
     sizes = {f"{precision}_bytes": facts.parameters * bits // 8 for precision, bits in BITS.items()}
     return row | {"parameters": facts.parameters, "context": facts.context, **sizes, "note": note}

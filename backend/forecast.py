@@ -70,7 +70,7 @@ class RaceForecast:
 
 def float_bytes(facts: ModelFacts, recipe: Recipe) -> int:
     """Bytes of a float of the lane: 2 after a cast or on a CUDA device, else 4."""
-    return 2 if recipe.get("cast") or lane_device(facts, recipe) == "cuda" else 4
+    return 2 if recipe.on(facts).get("cast") or lane_device(facts, recipe) == "cuda" else 4
 
 
 def lane_device(facts: ModelFacts, recipe: Recipe) -> str:
@@ -101,7 +101,7 @@ def _kept_facts(name: str, minute: int) -> ModelFacts:
 
 def held(facts: ModelFacts, recipe: Recipe) -> HeldBytes:
     """Predicted bytes of the weights by part after the recipe, without a draft model's."""
-    return held_bytes(weight_parts(pruned(facts, recipe)), recipe, float_bytes(facts, recipe))
+    return held_bytes(weight_parts(pruned(facts, recipe)), recipe.on(facts), float_bytes(facts, recipe))
 
 
 def weights_bytes(facts: ModelFacts, recipe: Recipe) -> int:
@@ -135,7 +135,7 @@ def forecast_lane(facts: ModelFacts, recipe: Recipe, tokens: int, lane: str = "b
     """
     weights, kv = weights_bytes(facts, recipe), kv_bytes(facts, recipe, tokens)
     process = process_bytes(facts, recipe)
-    loaded = width_at_load(facts, recipe) * facts.parameters
+    loaded = weights if facts.held_as else width_at_load(facts, recipe) * facts.parameters
     draft = recipe.get("draft_model")
     if draft is not None:
         small = draft_facts(draft, facts.devices)
@@ -162,7 +162,7 @@ def passing_bytes(facts: ModelFacts, recipe: Recipe, prompt: int) -> int:
     width, left = float_bytes(facts, recipe), pruned(facts, recipe)
     one_token = 4 * left.hidden + max(4 * left.ffn, 3 * (left.heads + left.kv_heads) * left.head_dim)
     passing = prompt * width * one_token + 2 * 4 * facts.vocab
-    if recipe.get("cast") and lane_device(facts, recipe) == "cpu":
+    if recipe.on(facts).get("cast") and lane_device(facts, recipe) == "cpu":
         parts = weight_parts(left)
         passing += round(BF16_COPY * width * max(parts.head, *(matrix.numel for matrix in parts.matrices)))
     return passing
@@ -203,5 +203,7 @@ def check_memory(race: Race, facts: ModelFacts) -> None:
 
 def precisions(facts: ModelFacts) -> dict[str, int]:
     """Predicted bytes of the weights at each precision, for the model's card before it is loaded."""
+    if facts.held_as:
+        return {f"as saved, {Recipe().on(facts).label}": weights_bytes(facts, Recipe())}
     on_cpu = replace(facts, devices=("cpu",))  # where a recipe without a switch is fp32
     return {name: weights_bytes(on_cpu, recipe) for name, recipe in PRECISIONS.items()}

@@ -14,6 +14,7 @@ from typing import Any
 from backend.catalog import resolve
 from backend.engine.calibration import text_reader
 from backend.engine.decode import Decoder, Emission
+from backend.engine.inspect.work import matrix_shape
 from backend.engine.inspector import Inspector
 from backend.engine.load import load
 from backend.engine.marker import Marker
@@ -72,8 +73,7 @@ class Lane:
         self.subject.sample_ids = held_out[-512:]
         self.subject.read_text = text_reader(self.subject, ref, scored)
         self.subject.shelf = state_folder() / "calibrated"
-        shipped = ref.kind == "shipped"
-        self.marker = Marker(self.subject, self.race, self.prompt, held_out, text, storyteller=shipped)
+        self.marker = Marker(self.subject, self.race, self.prompt, held_out, text, storyteller=ref.tells_stories)
         self.stopwatch = Stopwatch(self.subject, self.race, self.prompt, held_out, self.meter)
         if self.race.measure.budget_s:
             self.subject.longest = max(self.subject.longest, self.stopwatch.longest)
@@ -82,7 +82,7 @@ class Lane:
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),
-            "vocab": self.subject.model.get_output_embeddings().weight.shape[0],
+            "vocab": matrix_shape(self.subject.model.get_output_embeddings())[1],
             "context": self.subject.facts.context,
             "scored": not self.subject.facts.random_weights,
             "facts": asdict(self.subject.facts),

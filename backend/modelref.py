@@ -19,6 +19,12 @@ class ModelRef:
     kind: Kind
     path: Path | None = None
     revision: str | None = None  # of a Hub id
+    origin: str = ""  # of a saved model: the model that it was made from at first
+
+    @property
+    def tells_stories(self) -> bool:
+        """Whether it is a shipped model, or was made of one: it knows the stories of this project's own generator."""
+        return self.kind == "shipped" or self.origin in ("storyteller", "storyteller-draft")
 
     @property
     def place(self) -> Path:

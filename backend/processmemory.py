@@ -26,5 +26,6 @@ def process_bytes(facts: ModelFacts, recipe: Recipe) -> int:
     measured = kept_process_bytes()
     base = USUAL_BYTES if measured is None else measured
     text = TEXT_BYTES + round(BYTES_A_TOKENIZER_BYTE * facts.tokenizer_bytes) if facts.tokenizer_bytes else 0
-    kernels = sum(held for kind, held in KERNEL_BYTES.items() if recipe.get(kind))
-    return base + text + kernels + (INT4_KERNEL_BYTES if find_grouped(recipe) else 0)
+    whole = recipe.on(facts)
+    kernels = sum(held for kind, held in KERNEL_BYTES.items() if whole.get(kind))
+    return base + text + kernels + (INT4_KERNEL_BYTES if find_grouped(whole) else 0)

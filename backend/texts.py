@@ -36,7 +36,7 @@ def held_out_text(ref: ModelRef, file: Path | None = None) -> HeldOut:
     """
     if file is not None:
         return HeldOut(_read_file(file), f"file {file.name}")
-    if ref.kind == "shipped":
+    if ref.tells_stories:
         text = stories.held_out_text(HELD_OUT_SEED, HELD_OUT_STORIES)
         return HeldOut(text, f"held-out stories, seed {HELD_OUT_SEED}")
     return HeldOut(reference_english(), "English of the Python language reference")
@@ -91,6 +91,6 @@ _REPEATED = (
 
 def examples(ref: ModelRef) -> list[str]:
     """Prompts to pick from; the last one repeats itself, which is what prompt lookup lives on."""
-    if not ref.name.startswith("storyteller"):
+    if not ref.tells_stories and not ref.name.startswith("storyteller"):
         return [*_OPENINGS, _LIST]
     return [*(f"{story} {question.text}" for story, question in stories.exam(HELD_OUT_SEED, 4)), _REPEATED]

@@ -1,7 +1,7 @@
 """The worker: claims jobs, runs them, writes the journal. Loads no model itself.
 
-`python -m backend.worker` runs until it is told to stop. Races and inspections go one at a time, in the order in which
-they were asked for; fetching a model goes on beside them in a thread of its own.
+`python -m backend.worker` runs until it is told to stop. Races, inspections and savings go one at a time, in the order
+in which they were asked for; fetching a model goes on beside them in a thread of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from backend.recipe.base import RecipeError
 from backend.recipe.facts import Task
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
-from backend.watch import Cancelled
+from backend.savejob import SaveOrder, save
+from backend.watch import Cancelled, Progress
 
 IDLE_S = 0.1
 BEAT_S = 2.0
@@ -84,7 +85,8 @@ class Worker:
         self.beat()
         job = self.journal.claim(self.name, *IN_TURN)
         if job:
-            work = {"race": self._race, "inspect": self._inspect, "encode": self._encode}[job.kind]
+            jobs = {"race": self._race, "inspect": self._inspect, "encode": self._encode, "save": self._save}
+            work = jobs[job.kind]
             end_well(self.journal, job, partial(work, job), self.stopping)
             self.idle.busy()
         else:
@@ -112,6 +114,16 @@ class Worker:
             way.run()
             return {"wall_s": way.wall_s}
 
+    def _save(self, job: Job) -> dict[str, float]:
+        began = time.monotonic()
+
+        def cancelled() -> bool:
+            self.beat()
+            return self.journal.cancelled(job.id)
+
+        save(SaveOrder.read(job.spec), progress=teller(self.journal, job.id, "saving"), cancelled=cancelled)
+        return {"wall_s": time.monotonic() - began}
+
     def _fetch_models(self) -> None:
         """Take fetch jobs, beside the races and with a journal connection of its own."""
         with Journal(self.journal.path) as journal:
@@ -123,18 +135,12 @@ class Worker:
                     log.warning("no fetch can begin, the journal's disk is full: %s", error)
 
     def _fetch(self, journal: Journal, job: Job) -> dict[str, float]:
-        began, first = time.monotonic(), -1.0
-
-        def progress(share: float, text: str) -> None:
-            nonlocal first  # an earlier fetch may have come far already: only what this one did tells its speed
-            first = share if first < 0 else first
-            eta = (time.monotonic() - began) * (1 - share) / (share - first) if share > first else None
-            data = {"name": "fetching", "done": share, "total": 1.0, "eta_s": eta, "text": text}
-            journal.append(job.id, [("phase", None, data)])
+        began = time.monotonic()
 
         def cancelled() -> bool:
             return self.stopping.is_set() or journal.cancelled(job.id)
 
+        progress = teller(journal, job.id, "fetching")
         if job.kind == GEMMA:
             gemma.fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
         else:
@@ -142,6 +148,19 @@ class Worker:
         if cancelled():
             raise Cancelled
         return {"wall_s": time.monotonic() - began}
+
+
+def teller(journal: Journal, job: int, name: str) -> Progress:
+    """What hears the progress of another process's work, and writes it into the journal with the time that is left."""
+    began, first = time.monotonic(), -1.0
+
+    def tell(share: float, text: str) -> None:
+        nonlocal first  # an earlier try may have come far already: only what this one did tells its speed
+        first = share if first < 0 else first
+        eta = (time.monotonic() - began) * (1 - share) / (share - first) if share > first else None
+        journal.append(job, [("phase", None, {"name": name, "done": share, "total": 1.0, "eta_s": eta, "text": text})])
+
+    return tell
 
 
 def _check(race: Race, task: Task = "decoder") -> None:

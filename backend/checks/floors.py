@@ -21,6 +21,7 @@ FLOORS = {
     "backend.cli_encoding": 9,
     "backend.cli_models": 9,
     "backend.cli_forecast": 9,
+    "backend.cli_save": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -38,6 +39,7 @@ FLOORS = {
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
     "backend.encoderlane": 4,
+    "backend.saving": 4,  # a lane that is loaded, changed and written down
     "backend.engine": 3,
     "backend.techniques": 2,
     "backend": 1,  # the ground floor: journal, replay, forecast, catalog, metrics, storyteller, ...
@@ -50,6 +52,7 @@ PAGE_SIDE = (
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
+    *("backend.saved", "backend.savedsizes", "backend.savejob"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
 FREE_OF_TORCH = (

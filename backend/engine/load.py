@@ -16,10 +16,12 @@ from transformers.utils import logging
 from backend.catalog import model_facts, resolve
 from backend.engine.pooling import read_pooling
 from backend.engine.randomweights import random_model
+from backend.engine.saved.read import read_saved_model
 from backend.hub import snapshot
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import Task
+from backend.saved import read_saved
 from backend.techniques.base import Pooling, Subject
 
 Progress = Callable[[float, str], None]
@@ -60,26 +62,26 @@ def load(
 
     Args:
         device: 'cpu', 'cuda' or 'mps'; None is the best one.
-        dtype: of weights and activations; None is `base_dtype`.
+        dtype: of weights and activations; None is `base_dtype`. A model whose weights were converted and saved stays
+            as it is, and one that was packed runs on the CPU.
         progress: hears the share done, 0 to 1, and what is being done.
     Raises:
         RecipeError: for a model that cannot be used, with what is wrong with it.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    target = best_device(device)
-    dtype = dtype or base_dtype(target)
     progress(0.0, "Reading the config")
     facts = model_facts(ref, trust_remote_code)
+    target = best_device(device or ("cpu" if facts.packed else None))
+    dtype = dtype or base_dtype(target)
     progress(0.1, "Loading weights")
-    model, tokenizer = _read(ref, dtype, trust_remote_code, facts.task, progress)
+    model, tokenizer = _read(ref, bool(facts.held_as), dtype, trust_remote_code, facts.task, progress)
     pooling: Pooling = "mean"
     if facts.task == "encoder":
         without_pooler(model)
         folder = None if ref.kind == "shape" else Path(model.config._name_or_path)
         pooling = read_pooling(ref.name, folder)
     progress(0.8, f"Moving weights to {target}")
-    own_weights(model)
     torch.nn.Module.to(model, target)  # in place; transformers annotates its own `to` for other uses
     model.eval().requires_grad_(False)
     progress(1.0, "Loaded")
@@ -94,7 +96,16 @@ def load(
     )
 
 
-def _read(ref: ModelRef, dtype: torch.dtype, trust: bool, task: Task, progress: Progress) -> Pair:
+def _read(ref: ModelRef, converted: bool, dtype: torch.dtype, trust: bool, task: Task, progress: Progress) -> Pair:
+    """Model and tokenizer, each weight in memory of its own. `converted`: saved with its weights in another form."""
+    if converted:
+        return _from_saved(ref, trust, progress)
+    model, tokenizer = _read_floats(ref, dtype, trust, task, progress)
+    own_weights(model)
+    return model, tokenizer
+
+
+def _read_floats(ref: ModelRef, dtype: torch.dtype, trust: bool, task: Task, progress: Progress) -> Pair:
     if ref.kind == "shape":
         return random_model(ref, dtype, _class_for(task)), None
     if ref.kind == "gguf":
@@ -121,12 +132,24 @@ def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool, t
     if missing:
         shown = f"{ref.name}: {len(missing)} missing, for example {missing[0]}"
         raise bad_model(shown, "weights for every layer", "Download the model again.")
+    return model, _tokenizer(ref, folder, options)
+
+
+def _from_saved(ref: ModelRef, trust: bool, progress: Progress) -> Pair:
+    """A model whose weights were converted and then saved."""
+    saved = read_saved(ref.place)
+    if saved is None:
+        raise bad_model(ref.name, "a model that was saved", "Save it again.")
+    options = {"trust_remote_code": trust, "local_files_only": True}
+    return read_saved_model(ref, saved, progress), _tokenizer(ref, ref.place, options)
+
+
+def _tokenizer(ref: ModelRef, folder: Path, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        return AutoTokenizer.from_pretrained(folder, **options)
     except (ValueError, OSError, KeyError, ImportError, TypeError) as error:
         remedy = f"Put tokenizer.json beside config.json. transformers says: {_first_line(error)}"
         raise bad_model(ref.name, "a folder with a tokenizer", remedy) from error
-    return model, tokenizer
 
 
 def _class_for(task: Task) -> Any:

@@ -32,6 +32,8 @@ class ModelFacts:
     idle_parameters: int = 0  # of experts that a token does not pass through
     tokenizer_bytes: int = 0  # of the tokenizer's file: what is read from it stays in memory
     task: Task = "decoder"
+    held_as: str = ""  # JSON of the recipe by which a saved model's weights are held already; '' where there is none
+    packed: bool = False  # whether they are packed for a CPU's kernels
 
     @property
     def kv_values_per_token(self) -> int:

@@ -77,6 +77,14 @@ class Recipe(Config):
             if reason := switch.unfit(facts):
                 raise RecipeError(f"switches.{switch.kind}", _fields(switch), reason, "Change or switch it off.")
 
+    def on(self, facts: ModelFacts) -> Recipe:
+        """The recipe with what was done to a saved model's weights before."""
+        return (
+            Recipe(switches=Recipe.model_validate_json(facts.held_as).switches | self.switches)
+            if facts.held_as
+            else self
+        )
+
     def get(self, kind: str) -> Switch | None:
         """The switch of that kind, or None."""
         return self.switches.get(kind)

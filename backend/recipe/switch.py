@@ -73,13 +73,20 @@ class Switch(Config):
         """The reason why this model on this machine cannot have the switch, or None; ask `unfit` from outside."""
         return None
 
+    @property
+    def changes_weights(self) -> bool:
+        """Whether what it does stays in the weights: it is saved with them, and cannot be done to packed ones."""
+        return self.group in (Group.PRECISION, Group.PRUNING)
+
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
         """The reason why no setting of the switch means anything to a model of this task, or None."""
         return (cls.decoders_only or _DECODERS_ONLY.get(cls.group)) if facts.task == "encoder" else None
 
     def unfit(self, facts: ModelFacts) -> str | None:
-        """The reason why the switch cannot be had, the model's task asked first, or None."""
+        """The reason why the switch cannot be had, or None: the model's task, weights saved converted, its own."""
+        if facts.held_as and self.changes_weights:
+            return "nothing: this model was saved with its weights converted; start from the original"
         return self.foreign(facts) or self.refuse(facts)
 
     def clash(self, other: Switch) -> str | None:

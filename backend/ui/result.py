@@ -11,6 +11,7 @@ from backend.ui.cards import error_card, failure_cards, verdict_card, verdict_de
 from backend.ui.figures import seconds
 from backend.ui.forecast_measured import draw_forecast_measured
 from backend.ui.inspect.pick import draw_button
+from backend.ui.keep import draw_save, draw_saving
 from backend.ui.live.element import draw_panes
 from backend.ui.live.feed import Feed
 from backend.ui.measured import draw_measured
@@ -67,8 +68,8 @@ def draw_charts(feed: Feed, key: str) -> None:
 
 
 def _take_away(feed: Feed, key: str) -> None:
-    """Inspect, share, JSON, CSV, save as preset."""
-    inspect, share, as_json, as_csv, preset = st.columns(5)
+    """Inspect, share, JSON, CSV, save as preset, save a lane's model."""
+    inspect, share, as_json, as_csv, preset, model = st.columns(6)
     with inspect:
         draw_button(feed.job, f"{key}-inspect")
     name = f"headway-race-{feed.job.id}"
@@ -94,6 +95,9 @@ def _take_away(feed: Feed, key: str) -> None:
     with preset, st.popover("Save as preset", width="stretch"):
         st.text_input("Title", key=f"{key}-title", max_chars=80)
         st.button("Save", key=f"{key}-save", on_click=_save, args=(f"{key}-title", feed.race))
+    with model:
+        draw_save(feed, key)
+    draw_saving(feed, key)
     if notice := st.session_state.pop("saved", None):
         st.success(plain(notice))
     if card := st.session_state.pop("save_card", None):

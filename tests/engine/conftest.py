@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +96,34 @@ def prompt() -> Callable[..., list[int]]:
         return torch.randint(1, vocab, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def gemma_like(tmp_path_factory: pytest.TempPathFactory, storyteller_tokenizer: Any) -> Path:
+    """A seeded Gemma 3 of seven layers, of which the sixth sees everything, with the storyteller's tokenizer."""
+    torch.manual_seed(6)
+    folder = tmp_path_factory.mktemp("models") / "tiny-gemma"
+    config = Gemma3TextConfig(
+        vocab_size=-(-len(storyteller_tokenizer) // 64) * 64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=7,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=256,
+        sliding_window=16,
+        query_pre_attn_scalar=16,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    Gemma3ForCausalLM(config).save_pretrained(folder)
+    storyteller_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["llama", "gemma"])
+def original(request: pytest.FixtureRequest, tiny_folder: Path, gemma_like: Path) -> Path:
+    return tiny_folder if request.param == "llama" else gemma_like

@@ -46,6 +46,10 @@ class KVHeads(Switch):
     count: int = Field(1, ge=1, le=1024, description="key-value heads to keep: 1 is MQA, all is MHA")
 
     @property
+    def changes_weights(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         return "MQA" if self.count == 1 else f"GQA {self.count}"
 

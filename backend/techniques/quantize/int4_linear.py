@@ -39,18 +39,47 @@ class Int4Linear(nn.Module):
             method: what chose them, for the receipt.
         """
         super().__init__()
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
+        if chosen is None:
+            chosen = quantize_groups(F.pad(linear.weight.detach(), (0, -linear.in_features % group_size)), group_size)
+        rows = -linear.out_features % ROW_STEP
+        codes = F.pad(chosen.codes, (0, 0, 0, rows)).to(torch.int32)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+        scales_and_zeros = F.pad(chosen.scales_and_zeros, (0, 0, 0, rows))
+        shape = (linear.out_features, linear.in_features)
+        self._hold(shape, group_size, packed, scales_and_zeros, linear.bias, method)
+
+    @classmethod
+    def from_packed(
+        cls,
+        shape: tuple[int, int],
+        group_size: int,
+        packed: Tensor,
+        scales_and_zeros: Tensor,
+        bias: Tensor | None,
+        method: str = NEAREST,
+    ) -> Int4Linear:
+        """The layer (N, K) out of what was kept of one; `packed` as int4_codes.py packs it for this CPU."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._hold(shape, group_size, packed, scales_and_zeros, bias, method)
+        return layer
+
+    def _hold(
+        self,
+        shape: tuple[int, int],
+        group_size: int,
+        packed: Tensor,
+        scales_and_zeros: Tensor,
+        bias: Tensor | None,
+        method: str,
+    ) -> None:
+        self.out_features, self.in_features = shape
         self.group_size = group_size
         self.padding = -self.in_features % group_size
         self.method = method
-        if chosen is None:
-            chosen = quantize_groups(F.pad(linear.weight.detach(), (0, self.padding)), group_size)
-        rows = -self.out_features % ROW_STEP
-        codes = F.pad(chosen.codes, (0, 0, 0, rows)).to(torch.int32)
-        self.register_buffer("packed", torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1))
-        self.register_buffer("scales_and_zeros", F.pad(chosen.scales_and_zeros, (0, 0, 0, rows)))
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().float(), requires_grad=False)
+        self.register_buffer("packed", packed)
+        self.register_buffer("scales_and_zeros", scales_and_zeros)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) of any float dtype -> (..., N) of the same dtype."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import nn
 from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
@@ -17,10 +13,9 @@ from backend.techniques.quantize.activations import pack, ready, w8a8_effect
 from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.counting import smallest_packed
 from backend.techniques.quantize.floats import cast_weights
+from backend.techniques.quantize.qengine import ENGINES, best_engine, deprecation_unsaid, packing_for
 from backend.techniques.quantize.swap import swap_linears
 from backend.techniques.registry import technique
-
-ENGINES = ("x86", "onednn", "fbgemm", "qnnpack")  # best first; x86 multiplies with fbgemm and holds a weight once
 
 
 @technique(Int8Dynamic)
@@ -39,7 +34,7 @@ class Int8DynamicLayers:
             ready(subject, switch.kind)
             pack(subject, switch.kind, None)
             return
-        engine = next((name for name in ENGINES if name in torch.backends.quantized.supported_engines), None)
+        engine = best_engine()
         if engine is None:
             raise RecipeError(
                 "switches.int8_dynamic", "on", f"a torch with one of {ENGINES}", "Choose weight-only int8."
@@ -53,7 +48,7 @@ class Int8DynamicLayers:
             new.has_bias = layer.bias is not None  # so that counting bytes need not unpack it
             return new
 
-        with _engine(engine), _deprecation_unsaid():
+        with packing_for(engine), deprecation_unsaid():
             swap_linears(subject, switch.kind, build)
         subject.notes[switch.kind]["engine"] = engine
 
@@ -69,23 +64,3 @@ class Int8DynamicLayers:
             effect.facts["weight_scales"] = "one per output channel" if per_channel else "one per matrix"
             effect.facts["engine"] = subject.notes.get(switch.kind, {}).get("engine")
         return effect
-
-
-@contextmanager
-def _engine(name: str) -> Iterator[None]:
-    """Pack for one engine. A packed weight remembers its kernel, so the setting need not stay."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = name
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
-
-
-@contextmanager
-def _deprecation_unsaid() -> Iterator[None]:
-    """Hide the two warnings about torch.ao and quantized tensors that the class above answers, and no others."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"torch\.ao\.quantization is deprecated", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor, torch\.quantize_per_channel")
-        yield

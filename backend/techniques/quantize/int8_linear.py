@@ -35,14 +35,28 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
+        self._hold(*quantize_rows(linear.weight.detach()), linear.bias)
+
+    @classmethod
+    def from_codes(cls, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Linear:
+        """The layer out of what was kept of one: codes (N, K) int8, scales (N,) float32, bias (N,)."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._hold(codes, scale, bias)
+        return layer
+
+    def _hold(self, codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        self.out_features, self.in_features = codes.shape
         self.padding = -self.in_features % WIDTH_STEP
-        packed, scale = quantize_rows(linear.weight.detach())
-        self.register_buffer("packed", F.pad(packed, (0, self.padding)).contiguous())
+        self.register_buffer("packed", F.pad(codes, (0, self.padding)).contiguous())
         self.register_buffer("scale", scale)
         self.register_buffer("ones", torch.ones(self.out_features, dtype=torch.bfloat16))
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().float(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
+
+    @property
+    def codes(self) -> Tensor:
+        """The int8 weights (N, K), without the padding."""
+        return self.packed[:, : self.in_features]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) of any float dtype -> (..., N) of the same dtype."""

@@ -67,6 +67,8 @@ def impossible(cls: type[Switch], facts: ModelFacts) -> str | None:
     reason = cls().unfit(facts)
     if reason is None or any(fitting(cls, name, facts) for name in cls.model_fields):
         return None
+    if facts.held_as and cls().changes_weights:
+        return reason
     free = [name for name, field in cls.model_fields.items() if choices(field) is None]
     return None if free else reason
 
