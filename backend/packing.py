@@ -40,11 +40,11 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
     table = Matrix(parts.head_rows, parts.head // parts.head_rows)
     stored = sum(matrix.count * body(matrix) for matrix in parts.matrices)
     stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # experts
-    own_head = 0.0 if parts.tied else float(width * parts.head)
-    stays = head is None or not parts.head
-    return HeldBytes(
-        stored, own_head if stays else head(table), float(width * parts.embedding), float(width * parts.rest)
-    )
+    if head is not None and parts.head:
+        own_head = head(table)
+    else:
+        own_head = 0.0 if parts.tied else float(width * parts.head)
+    return HeldBytes(stored, own_head, float(width * parts.embedding), float(width * parts.rest))
 
 
 def _stores(recipe: Recipe, width: int, layers: int) -> tuple[Store, Store | None]:

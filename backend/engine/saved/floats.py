@@ -11,7 +11,7 @@ from torch import Tensor
 from backend.engine.saved.codec import keep
 from backend.saved import BLOCK, PackedLayer
 from backend.techniques.quantize.census import FLOATS, layer_format
-from backend.techniques.quantize.int4_linear import MIDDLE
+from backend.techniques.quantize.groups import MIDDLE
 
 Pieces = dict[str, Tensor]
 

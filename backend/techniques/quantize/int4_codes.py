@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backend.techniques.quantize.int4_linear import MIDDLE
+from backend.techniques.quantize.groups import MIDDLE
 
 ROWS_AT_A_TIME = 4096  # packed at a time: a multiple of every block that a CPU's layout has
 ASKED_AT_A_TIME = 64  # rows of one call of the kernel
