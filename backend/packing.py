@@ -40,10 +40,8 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
     table = Matrix(parts.head_rows, parts.head // parts.head_rows)
     stored = sum(matrix.count * body(matrix) for matrix in parts.matrices)
     stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # experts
-    if head is not None and parts.head:
-        own_head = head(table)
-    else:
-        own_head = 0.0 if parts.tied else float(width * parts.head)
+    floats = 0.0 if parts.tied else float(width * parts.head)
+    own_head = head(table) if head is not None and parts.head else floats
     return HeldBytes(stored, own_head, float(width * parts.embedding), float(width * parts.rest))
 
 

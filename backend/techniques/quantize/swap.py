@@ -72,6 +72,8 @@ def try_layer(new: nn.Module, old: nn.Linear, largest_error: float = LARGEST_ERR
     shape = f"{weight.shape[0]} x {weight.shape[1]}"
     generator = torch.Generator().manual_seed(0)
     token = torch.randn(1, 1, weight.shape[1], generator=generator).to(weight.device, weight.dtype)  # (B, T, K)
+    if fitted := getattr(new, "fitted", None):
+        token = fitted(token)
     with torch.inference_mode():
         try:
             got = new(token)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.techniques.quantize.int8_linear import quantize_rows
+from backend.techniques.quantize.qengine import deprecation_unsaid, packing_for
 
 ENGINE = "fbgemm"  # the one that takes a fixed activation scale and gives floats in one call
 TINY = 1e-12  # a span above 0 for a token of zeros
@@ -53,10 +54,9 @@ class W8A8Linear(nn.Module):
         self.static = static
         self.has_bias = linear.bias is not None
         codes, scale = quantize_rows(linear.weight.detach())
-        weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), torch.zeros(len(scale)).long(), 0)
         bias = linear.bias.detach().float() if linear.bias is not None else None
         # Opaque: the layout is the kernel's own. What is stretched back takes its bias afterwards.
-        self.packed = _pack(weight, bias if static else None)
+        self.packed = _pack(codes, scale, bias if static else None)
         self.bias = nn.Parameter(bias, requires_grad=False) if bias is not None and static is None else None
         if static is None:
             self.register_buffer("column_sums", codes.sum(1, dtype=torch.int32).float().mul_(scale))
@@ -84,20 +84,25 @@ class W8A8Linear(nn.Module):
                 out += self.bias
         return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
+    def fitted(self, x: Tensor) -> Tensor:
+        """Numbers from a fixed range, out of normally distributed ones: what the layer can fairly be tried with."""
+        if self.static is None:
+            return x
+        shares = x.clamp(-3, 3).add(3).div(6)  # 0 to 1
+        return (shares * levels() - self.static.zero) * self.static.scale
+
     def extra_repr(self) -> str:
         """What print(model) shows."""
         how = "a range a token" if self.static is None else f"scale {self.static.scale:.3g}, zero {self.static.zero}"
         return f"in_features={self.in_features}, out_features={self.out_features}, {how}, bias={self.has_bias}"
 
 
-def _pack(weight: Tensor, bias: Tensor | None) -> torch.ScriptObject:
-    """Pack for fbgemm. A packed weight remembers its kernel, so the setting need not stay."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = ENGINE
-    try:
+def _pack(codes: Tensor, scale: Tensor, bias: Tensor | None) -> torch.ScriptObject:
+    """Pack int8 codes (N, K) with a scale (N,) each row."""
+    with packing_for(ENGINE), deprecation_unsaid():
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
         packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(weight, bias)
-    finally:
-        torch.backends.quantized.engine = before
     return packed
 
 
