@@ -20,7 +20,9 @@ from backend.weightfiles import Entry
 MARKER = "recipe.json"
 WEIGHTS = "model.safetensors"
 FORMAT = "headway-model"
-TAKEN = frozenset({"storyteller", "storyteller-draft", "gemma", "gemma-3-270m"})  # mean other models already
+TAKEN = frozenset(
+    {"storyteller", "storyteller-draft", "gemma", "gemma-3-270m", "minilm", "all-minilm-l6-v2"}
+)  # mean other models already
 ROW_STEP = 16  # rows of an int4 matrix are padded to it
 BLOCK = 64  # weights that share a scale in the 4 bits of bitsandbytes
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
@@ -37,6 +39,8 @@ class PackedLayer(Config):
     group_size: int = Field(0, ge=0)  # of int4
     per_channel: bool = False  # of qint8
     threshold: float = Field(0.0, ge=0.0)  # of LLM.int8()
+    activation_scale: float = Field(0.0, ge=0.0)  # of w8a8 with a fixed range; 0 is a range a token
+    activation_zero: int = Field(0, ge=0, le=255)
 
     @field_validator("format")
     @classmethod
@@ -84,6 +88,7 @@ PIECES: dict[str, Callable[[PackedLayer], dict[str, Entry]]] = {
     "nf4": _codebook,
     "fp4": _codebook,
     "llm_int8": _int8,
+    "w8a8": _int8,
 }
 
 

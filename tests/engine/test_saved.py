@@ -20,17 +20,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from backend import cli_save
-from backend.catalog import GEMMA, GEMMA_FOLDER, SHIPPED, menu, model_facts, resolve
+from backend.catalog import SHIPPED, menu, model_facts, resolve
 from backend.engine.load import load
 from backend.engine.saved import write
 from backend.engine.saved.floats import float_matrix
 from backend.engine.saved.write import write_saved_model
+from backend.fetched import FETCHED
 from backend.forecast import forecast_lane, precisions, weights_bytes
 from backend.lane import Lane
 from backend.recipe.base import RecipeError
 from backend.recipe.recipe import Recipe
 from backend.saved import MARKER, TAKEN, WEIGHTS, own_folder, read_saved
-from backend.techniques.base import Subject
+from backend.techniques.base import CalibrationText, Subject
 from backend.techniques.quantize.census import layer_format
 from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.quantize.int4_codes import pack_codes, unpack_codes
@@ -49,6 +50,10 @@ CASES: dict[str, dict[str, Any]] = {
     "int4 of an odd width": {"int4_weight_only": {"group_size": 64}, "prune_neurons": {"ratio": 0.25}},
     "dynamic int8": {"int8_dynamic": {}},
     "dynamic int8 by channel": {"int8_dynamic": {"per_channel": True}},
+    "int8 by int8, a range a token": {"int8_dynamic": {"scale": "token"}},
+    "int8 by int8, fixed ranges": {"int8_static": {"observer": "minmax"}},
+    "smoothed": {"smoothquant": {}},
+    "GPTQ": {"gptq": {}},
     "NF4": {"bnb_4bit": {"format": "nf4", "double_quant": False}},
     "FP4": {"bnb_4bit": {"format": "fp4", "double_quant": False}},
     "LLM.int8()": {"bnb_int8": {"threshold": 3.0}},
@@ -62,6 +67,7 @@ def changed(folder: Path, switches: dict[str, Any]) -> tuple[Subject, Recipe]:
     """The folder's model under a recipe, as a lane changes it."""
     subject = load(resolve(str(folder)), device="cpu")
     subject.sample_ids = list(range(1, 65))
+    subject.read_text = lambda file, tokens: CalibrationText([1 + n % 64 for n in range(320)], "counting")
     recipe = Recipe.read({"switches": switches})
     for switch in recipe.pipeline:
         if switch.changes_weights:
@@ -412,7 +418,7 @@ def test_a_name_stands_in_the_menu(tiny_folder: Path, home: Path) -> None:
 
 
 def test_names_that_no_model_can_have(home: Path) -> None:
-    assert {*SHIPPED, GEMMA, GEMMA_FOLDER} <= TAKEN
+    assert {*SHIPPED, *FETCHED, *(one.folder for one in FETCHED.values())} <= TAKEN
     (home / "models" / "there").mkdir(parents=True)
     for name in ("", "..", "a/b", ".hidden", "x" * 81, "a\0b", "model.gguf", "storyteller", "there", "{}", "shape:x"):
         with pytest.raises(RecipeError) as caught:

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from backend.engine.saved.bitsandbytes_codes import keep_codebook, keep_llm_int8, make_codebook, make_llm_int8
-from backend.engine.saved.codes import keep_int4, keep_int8, keep_qint8, make_int4, make_int8, make_qint8
+from backend.engine.saved.codes import (
+    keep_int4,
+    keep_int8,
+    keep_qint8,
+    keep_w8a8,
+    make_int4,
+    make_int8,
+    make_qint8,
+    make_w8a8,
+)
 from backend.recipe.base import RecipeError
 from backend.saved import PackedLayer
 from backend.techniques.quantize.census import FLOATS, layer_format
@@ -29,6 +38,7 @@ class Codec:
 _INT8 = Codec(("Int8Linear",), keep_int8, make_int8)
 _INT4 = Codec(("Int4Linear",), keep_int4, make_int4)
 _QINT8 = Codec(("DynamicQuantizedLinear",), keep_qint8, make_qint8)
+_W8A8 = Codec(("W8A8Linear",), keep_w8a8, make_w8a8)
 _CODEBOOK = Codec(("Linear4bit",), keep_codebook, make_codebook)
 _LLM_INT8 = Codec(("Linear8bitLt",), keep_llm_int8, make_llm_int8)
 CODECS: dict[str, Codec] = {
@@ -38,6 +48,7 @@ CODECS: dict[str, Codec] = {
     "nf4": _CODEBOOK,
     "fp4": _CODEBOOK,
     "llm_int8": _LLM_INT8,
+    "w8a8": _W8A8,
 }
 
 

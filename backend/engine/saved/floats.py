@@ -66,4 +66,5 @@ _DECODE: dict[str, Callable[[PackedLayer, Pieces], Tensor]] = {
     "nf4": _codebook,
     "fp4": _codebook,
     "llm_int8": _llm_int8,
+    "w8a8": _int8,
 }

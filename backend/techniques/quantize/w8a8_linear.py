@@ -50,16 +50,34 @@ class W8A8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear, static: StaticRange | None = None) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.static = static
-        self.has_bias = linear.bias is not None
         codes, scale = quantize_rows(linear.weight.detach())
-        bias = linear.bias.detach().float() if linear.bias is not None else None
+        self._hold(codes, scale, linear.bias, static)
+
+    @classmethod
+    def from_codes(cls, codes: Tensor, scale: Tensor, bias: Tensor | None, static: StaticRange | None) -> W8A8Linear:
+        """The layer out of codes (N, K) int8, a scale (N,) float32 a row, and a bias (N,)."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._hold(codes, scale, bias, static)
+        return layer
+
+    def _hold(self, codes: Tensor, scale: Tensor, bias: Tensor | None, static: StaticRange | None) -> None:
+        self.out_features, self.in_features = codes.shape
+        self.static = static
+        self.has_bias = bias is not None
+        bias = bias.detach().float() if bias is not None else None
         # Opaque: the layout is the kernel's own. What is stretched back takes its bias afterwards.
         self.packed = _pack(codes, scale, bias if static else None)
         self.bias = nn.Parameter(bias, requires_grad=False) if bias is not None and static is None else None
         if static is None:
             self.register_buffer("column_sums", codes.sum(1, dtype=torch.int32).float().mul_(scale))
+
+    def unpacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `from_codes` takes: codes, scales, and the bias."""
+        with deprecation_unsaid():
+            weight, bias = torch.ops.quantized.linear_unpack(self.packed)
+            codes, scale = weight.int_repr(), weight.q_per_channel_scales().float()
+        return codes, scale, bias if self.static else self.bias
 
     @property
     def packed_bytes(self) -> int:
