@@ -48,7 +48,9 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
 def _stores(recipe: Recipe, width: int, layers: int) -> tuple[Store, Store | None]:
     """How the layers' matrices are stored, and how the head is: None where it stays as it was loaded."""
     dynamic = recipe.get("int8_dynamic")
-    if recipe.get("int8_static") or recipe.get("smoothquant") or getattr(dynamic, "scale", "") == "token":
+    if recipe.get("int8_static") or getattr(recipe.get("smoothquant"), "scale", "") == "static":
+        return _int8_per_channel, _int8_per_channel
+    if recipe.get("smoothquant") or getattr(dynamic, "scale", "") == "token":
         return _w8a8, _w8a8
     if dynamic:
         rows: Store = _int8_per_channel if getattr(dynamic, "per_channel", False) else _int8_dynamic
@@ -132,7 +134,7 @@ def _int8_per_channel(matrix: Matrix) -> float:
 
 
 def _w8a8(matrix: Matrix) -> float:
-    """One byte a weight; a sum, a scale and a zero point a row, and another sum where a token has its own range."""
+    """What fbgemm holds, and another sum a row for tokens with a range of their own."""
     return matrix.numel + 16.0 * matrix.rows
 
 
