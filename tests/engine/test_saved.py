@@ -455,4 +455,4 @@ def test_gemma_computes_what_it_computed(gemma_folder: Path, tmp_path: Path, cas
         assert torch.equal(logits(again, length)[-1], wanted)
     assert weight_bytes(again.model) == bytes_before
     assert weights_bytes(again.facts, Recipe()) == pytest.approx(bytes_before, rel=0.01)
-    assert saved.original_bytes / (tmp_path / "saved" / WEIGHTS).stat().st_size > 1.2
+    assert saved.original_bytes / (tmp_path / "saved" / WEIGHTS).stat().st_size > 1.1  # the embedding stays fp32
