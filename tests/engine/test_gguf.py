@@ -78,7 +78,7 @@ def test_smaller_types_lose_little(original: Path, tmp_path: Path, kind: str, bo
     model, _ = read_gguf_model(written(subject, tmp_path / "model.gguf", kind), torch.float32)
     back = dict(model.named_parameters())
     for name, value in subject.model.named_parameters():
-        assert (back[name] - value).norm() / value.norm() < bound, name
+        assert (back[name] - value).norm() <= bound * value.norm(), name
 
 
 def test_what_fits_no_block_of_q8_0_is_f16_and_said(tiny_folder: Path, tmp_path: Path) -> None:
@@ -247,7 +247,14 @@ def test_llama_cpp_continues_as_gemma_does(gemma_folder: Path, tmp_path: Path, k
     for text in (TEXT, "  def f(x):\n\treturn x", "Größe, naïve, Ελλάδα, <b>bold</b>"):
         assert there.tokens(text) == subject.tokenizer(text)["input_ids"]
     ids = there.tokens("Once upon a time")
-    assert there.greedy(ids, 12) == greedy(subject.model, ids, 12)
+    if kind == "f32":
+        assert there.greedy(ids, 12) == greedy(subject.model, ids, 12)
+        return
+    with torch.inference_mode():
+        here = subject.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(0)
+    found = torch.from_numpy(there.logits(ids)).log_softmax(0)
+    assert float((here.exp() * (here - found)).sum()) < 0.05  # rounding to 8 bits: nats, and the same first choice
+    assert int(found.argmax()) == int(here.argmax())
 
 
 def test_llama_cpp_continues_as_the_storyteller_does(tmp_path: Path) -> None:

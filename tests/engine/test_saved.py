@@ -144,7 +144,8 @@ def test_its_weights_are_converted_once_and_for_all(saved_int8: Path) -> None:
     for switches in (INT8, {"prune_neurons": {"ratio": 0.5}}, {"kv_heads": {"count": 2}}):
         with pytest.raises(RecipeError, match="start from the original"):
             Recipe.read({"switches": switches}).check(facts)
-    Recipe.read({"switches": {"window_cache": {"window": 64}, "prompt_lookup": {}}}).check(facts)
+    for switches in ({"window_cache": {"window": 64}}, {"prompt_lookup": {}}, {"threads": {"count": 1}}):
+        Recipe.read({"switches": switches}).check(facts)
 
 
 class FloatMatrices(TorchDispatchMode):
@@ -187,7 +188,7 @@ def test_a_plain_one_opens_anywhere_and_a_packed_one_nowhere_else(tiny_folder: P
         write_saved_model(*changed(tiny_folder, switches), tmp_path / name)
     _, report = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", output_loading_info=True)
     assert not report["missing_keys"]
-    with pytest.raises(ValueError, match="headway"):
+    with pytest.raises(ValueError, match="quant_method"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
 
 
@@ -460,4 +461,4 @@ def test_gemma_computes_what_it_computed(gemma_folder: Path, tmp_path: Path, cas
         assert torch.equal(logits(again, length)[-1], wanted)
     assert weight_bytes(again.model) == bytes_before
     assert weights_bytes(again.facts, Recipe()) == pytest.approx(bytes_before, rel=0.01)
-    assert saved.original_bytes / (tmp_path / "saved" / WEIGHTS).stat().st_size > 1.2
+    assert saved.original_bytes / (tmp_path / "saved" / WEIGHTS).stat().st_size > 1.1  # the embedding stays fp32

@@ -21,7 +21,7 @@ Formats: {formats}. recipe.json holds the whole recipe{besides}, the shape of ev
 The terms of {source} hold for this folder too.
 """
 PACKED = (
-    "Its packed layers are codes and scales under names of Headway's own: other programs refuse it, by design.\n"
+    "Its packed layers are codes and scales under names of Headway's own: transformers refuses it, by design.\n"
     "`python -m backend save ... --gguf FILE` writes what llama.cpp opens.\n"
 )
 PLAIN = "It is a plain safetensors model: transformers opens it as it is.\n"

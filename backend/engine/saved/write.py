@@ -28,7 +28,9 @@ from backend.techniques.quantize.counting import weight_bytes
 Progress = Callable[[float, str], None]
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "safetensors")
 TERMS = ("*LICENSE*", "*NOTICE*", "*TERMS*")  # travel with the weights
-NOT_OURS = {"quant_method": "headway"}  # in config.json: other loaders refuse and do not fill layers with noise
+# In config.json. transformers refuses a quantization without a method; one that it does not know it only warns of, and
+# fills the packed layers with random numbers.
+ONLY_HERE = {"headway": "packed layers, described in recipe.json"}
 
 
 def write_saved_model(
@@ -153,7 +155,7 @@ def _write_config(subject: Subject, folder: Path, packed: bool) -> None:
         tokenizer.save_pretrained(folder)
     if packed:
         file = folder / "config.json"
-        config = json.loads(file.read_text(encoding="utf-8")) | {"quantization_config": NOT_OURS}
+        config = json.loads(file.read_text(encoding="utf-8")) | {"quantization_config": ONLY_HERE}
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
