@@ -38,9 +38,11 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
     stored = sum(matrix.count * body(matrix) for matrix in parts.matrices)
     stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # experts
     own_head = 0.0 if parts.tied else float(width * parts.head)
-    stays = head is None or not parts.head
     return HeldBytes(
-        stored, own_head if stays else head(table), float(width * parts.embedding), float(width * parts.rest)
+        stored,
+        own_head if head is None or not parts.head else head(table),
+        float(width * parts.embedding),
+        float(width * parts.rest),
     )
 
 
