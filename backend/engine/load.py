@@ -159,7 +159,7 @@ def _class_for(task: Task) -> Any:
 def without_pooler(model: PreTrainedModel) -> None:
     """Take out what an encoder computes beside its hidden states: sentence vectors are means of those."""
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # type: ignore[assignment]
+        model.register_module("pooler", None)
 
 
 def read_gguf_model(file: Path, dtype: torch.dtype) -> Pair:

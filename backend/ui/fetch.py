@@ -29,8 +29,9 @@ HELP = {
 
 def draw_offer(name: str) -> None:
     """The button with the terms behind it; nothing where the model is here or on its way."""
-    # Terms once accepted stay so: Streamlit forgets, at times of its own, a box that is not drawn during a fetch.
-    st.session_state[ACCEPTED] = st.session_state.get(ACCEPTED, False)
+    if name == GEMMA:
+        # Terms once accepted stay so: Streamlit forgets, at times of its own, a box that is not drawn during a fetch.
+        st.session_state[ACCEPTED] = st.session_state.get(ACCEPTED, False)
     job = _latest(name)
     if is_fetched(name) or (job is not None and not job.ended):
         return
