@@ -220,6 +220,20 @@ def test_a_mix_that_was_raced_is_known_again() -> None:
     assert raced_words(12, {}) == ""
 
 
+def test_the_page_says_what_a_race_of_this_mix_measured(
+    open_inspection: Callable[..., AppTest], journal: Journal
+) -> None:
+    front = storyteller_front(lane())
+    assert isinstance(front, Frontier)
+    race = race_of(staged.race(), dict(front.at(6.0).levels))
+    job = journal.submit("race", race.model_dump(mode="json"))
+    staged.play(journal, job, race)
+    app = open_inspection()
+    assert f"Race {job} tried this mix: KLD measured" in shown(app)
+    budget(app).set_value(7.0).run()
+    assert "tried this mix" not in shown(app)
+
+
 def test_the_baselines_other_switches_stay_in_both_variants() -> None:
     data = {"prompt": "Once", "baseline": {"switches": {"cast": {}, "static_cache": {}}}, "variants": [{}]}
     made = race_of(Race.read(data), {"0": "int4", "head": "int8"})
