@@ -51,6 +51,9 @@ class SmoothQuant(Calibrated):
         "Moves activation outliers into the weights, then multiplies int8 by int8; takes a calibration first."
     )
     source: ClassVar[str] = "Xiao et al. 2023, equation 4"
+    decoders_only: ClassVar[str] = (
+        "a decoder: an encoder's norms feed more than the matrices that would take the factors"
+    )
 
     alpha: float = Field(0.5, ge=0.0, le=1.0, description="how much of an outlier moves: 0 none of it, 1 all")
     scale: Literal["token", "static"] = Field(

@@ -22,6 +22,7 @@ class Gptq(Calibrated, PackedForCpu):
         "int4 at the speed and size of rounding to nearest: on a little text, later weights make up for earlier errors."
     )
     source: ClassVar[str] = "Frantar et al. 2022; own code on the int4 kernel"
+    decoders_only: ClassVar[str] = "a decoder: it goes through the layers of one, and encoders are built otherwise"
 
     damping: float = Field(
         0.01,
@@ -48,6 +49,7 @@ class Awq(Calibrated, PackedForCpu):
         "int4 at the speed and size of rounding to nearest: weights of large inputs are scaled up before rounding."
     )
     source: ClassVar[str] = "Lin et al. 2023; own code on the int4 kernel"
+    decoders_only: ClassVar[str] = "a decoder: it goes through the layers of one, and encoders are built otherwise"
 
     search: bool = Field(True, description="also shrink a group's range where its output then errs less")
 

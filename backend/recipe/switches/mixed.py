@@ -35,6 +35,7 @@ class MixedPrecision(Switch):
     )
     source: ClassVar[str] = "Dong et al. 2019 (HAWQ), with measured KLD in the place of curvature"
     hint: ClassVar[str] = "Inspect, tab Sensitivity, finds the levels for a budget of bits per weight."
+    decoders_only: ClassVar[str] = "a decoder: levels stand for its layers and its output head"
 
     levels: str = Field(
         "",
