@@ -15,8 +15,14 @@ help: ## this list
 run: $(RUN_READY) ## set up what is missing, start Headway and print its address (ARGS="--port N")
 	@exec $(BIN)/python -m backend up $(ARGS)
 
-test: $(DEV_READY) browser ## every test, those in a browser included (ARGS are pytest's)
+# One thread each, so two run beside each other; what times, weighs or kills processes has the machine to itself.
+test: $(DEV_READY) browser ## every test, those in a browser included (with ARGS only what they name)
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -m "not alone" -n 2
+	$(BIN)/python -m pytest -m alone
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: $(DEV_READY) ## format, lint, types, import floors, generated docs
 	$(BIN)/ruff format --check .

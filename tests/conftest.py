@@ -13,12 +13,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+BESIDE_OTHERS = ("techniques", "ui")  # folders of tests that neither time nor weigh anything
 _no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, then those on the real model, then those in a browser: a mistake shows early."""
     items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
+    for item in items:
+        folders = item.path.relative_to(Path(__file__).parent).parts
+        if folders[0] not in BESIDE_OTHERS or item.get_closest_marker("real"):
+            item.add_marker("alone")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
