@@ -33,6 +33,7 @@ SHAPES: dict[str, dict[str, Any]] = {
              "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 4096, "tie_word_embeddings": False},
 }  # fmt: skip
 MODELS = {name: f"shape:{json.dumps(shape | {'max_position_embeddings': 1024})}" for name, shape in SHAPES.items()}
+LIBRARIES_VARY = 12 * 10**6  # bytes
 INT8: dict[str, Any] = {"int8_weight_only": {}}
 INT4: dict[str, Any] = {"int4_weight_only": {"group_size": 32}}
 MIXED: dict[str, Any] = {"mixed_precision": {"levels": "0-3:int4 6:keep"}}
@@ -75,8 +76,10 @@ def hold(model: str, switches: dict[str, Any]) -> None:
     """The three floors."""
     predicted, memory, request = run(model, switches)
     assert memory["weights_bytes"] == pytest.approx(predicted["weights_bytes"], rel=0.01)
-    # In bf16 a CPU's kernels hold one copy of the largest matrix, or sometimes two: a forecast cannot know which.
-    assert request["peak_bytes"] == pytest.approx(predicted["run_bytes"], rel=0.18 if "cast" in switches else 0.10)
+    # In bf16 a CPU's kernels hold one copy of the largest matrix, or sometimes two: a forecast cannot know which. Nor
+    # what int8's keep beside a small model: 65 to 81 MB were seen of one shape, the same for all lanes of a worker.
+    far, least = 0.18 if "cast" in switches else 0.10, LIBRARIES_VARY if switches == INT8 else 0
+    assert request["peak_bytes"] == pytest.approx(predicted["run_bytes"], rel=far, abs=least)
     first, *rest = request["emitted_s"]
     assert len(rest) / (rest[-1] - first) <= predicted["tokens_per_s"]
     assert request["ttft_s"] >= predicted["prefill_s"]
