@@ -119,6 +119,6 @@ def test_the_real_one_races_from_the_command_line(minilm_folder: Path, home: Pat
     assert weights["worth"]["cosine"]["mean"] > 0.999
     assert 0.9 < dynamic["worth"]["cosine"]["mean"] < weights["worth"]["cosine"]["mean"]
     assert dynamic["worth"]["ranks"] > 0.95
-    assert dynamic["speed"]["pairs"] >= 4
+    assert dynamic["speed"]["pairs"] >= 2  # four rounds in a second, less what was warm-up
     assert result["lanes"]["A"]["receipt"]["effects"][0]["summary"] == "36 of 36 linear layers qint8"
     assert {hit["topic"] for hit in result["lanes"]["base"]["found"][:3]} & {"coffee", "soup"}
