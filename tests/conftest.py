@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say it loudly when the real model was missing: the tests that were skipped are the ones that matter most."""
     for reason in dict.fromkeys(_no_gemma):
         terminalreporter.write_line(f"TESTS ON THE REAL MODEL DID NOT RUN: {reason}", red=True, bold=True)
+
+
+@pytest.fixture(autouse=True)
+def _all_cores_for_the_real_model(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests of the real model have the machine to themselves, and may use all of it."""
+    torch = sys.modules.get("torch")
+    if torch is None or request.node.get_closest_marker("real") is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def look_into(app: Any, page: Page, shoot: Callable[..., Path]) -> None:
     for tab in TABS:
         page.get_by_role("tab", name=tab, exact=True).click()
         panel = page.get_by_role("tabpanel").filter(visible=True)
-        expect(panel.locator("h5")).to_be_visible()
+        expect(panel.locator("h5").first).to_be_visible()
         expect(panel.locator(".js-plotly-plot, [data-testid=stDataFrame]").first).to_be_visible()
         shoot(page, f"inspect-{tab.lower()}")
     number = int(re.search(r"inspect=(\d+)", page.url).group(1))  # type: ignore[union-attr]
