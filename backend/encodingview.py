@@ -19,11 +19,10 @@ Events of a job of the kind `encode` (kind, lane, data):
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.journal import Event
+from backend.eventview import EventView
 
 
 @dataclass
@@ -42,45 +41,20 @@ class EncodingLane:
 
 
 @dataclass
-class EncodingView:
+class EncodingView(EventView[EncodingLane]):
     """An encoder's race as it stands after the events seen so far."""
 
-    last_id: int = 0
-    state: str = "queued"
-    opened: dict[str, Any] = field(default_factory=dict)
-    phase: dict[str, Any] = field(default_factory=dict)
-    lanes: dict[str, EncodingLane] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
-    card: dict[str, Any] | None = None
-    wall_s: float | None = None
 
     @property
     def sizes(self) -> list[int]:
         """Sentences a call, as they were measured."""
         return list(self.opened.get("sizes", ()))
 
-    def apply_all(self, events: Iterable[Event]) -> EncodingView:
-        """Fold events in, in order."""
-        for event in events:
-            self.apply(event)
-        return self
-
-    def apply(self, event: Event) -> None:
-        """Fold one event in; kinds that are not known are left alone."""
-        self.last_id = max(self.last_id, event.id)
-        handler = getattr(self, f"_on_{event.kind}", None)
-        if handler is not None:
-            lane = self.lanes.setdefault(event.lane, EncodingLane(event.lane)) if event.lane else None
-            handler(lane, event.data)
-
-    def _on_opened(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.opened = "running", data
-        for name, label in data["lanes"].items():
-            self.lanes.setdefault(name, EncodingLane(name)).label = label
-
-    def _on_phase(self, _: EncodingLane | None, data: dict[str, Any]) -> None:
-        self.phase = data
+    def new_lane(self, name: str) -> EncodingLane:
+        """A lane of which nothing is known but its name."""
+        return EncodingLane(name)
 
     def _on_ready(self, lane: EncodingLane, data: dict[str, Any]) -> None:
         lane.label, lane.parameters = data["label"], data["parameters"]
@@ -106,12 +80,3 @@ class EncodingView:
 
     def _on_verdict(self, _: None, data: dict[str, Any]) -> None:
         self.verdict = data
-
-    def _on_failed(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.card = "failed", data["card"]
-
-    def _on_finished(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.wall_s = "finished", data.get("wall_s")
-
-    def _on_cancelled(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.wall_s = "cancelled", data.get("wall_s")

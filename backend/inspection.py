@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from backend.journal import Event
+from backend.eventview import EventView
 
 
 @dataclass
@@ -68,38 +67,12 @@ class InspectedLane:
 
 
 @dataclass
-class InspectionView:
+class InspectionView(EventView[InspectedLane]):
     """An inspection as it stands after the events seen so far."""
 
-    last_id: int = 0
-    state: str = "queued"
-    opened: dict[str, Any] = field(default_factory=dict)
-    phase: dict[str, Any] = field(default_factory=dict)
-    lanes: dict[str, InspectedLane] = field(default_factory=dict)
-    card: dict[str, Any] | None = None
-    wall_s: float | None = None
-
-    def apply_all(self, events: Iterable[Event]) -> InspectionView:
-        """Fold events in, in order."""
-        for event in events:
-            self.apply(event)
-        return self
-
-    def apply(self, event: Event) -> None:
-        """Fold one event in; kinds that are not known are left alone."""
-        self.last_id = max(self.last_id, event.id)
-        handler = getattr(self, f"_on_{event.kind}", None)
-        if handler is not None:
-            lane = self.lanes.setdefault(event.lane, InspectedLane(event.lane)) if event.lane else None
-            handler(lane, event.data)
-
-    def _on_opened(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.opened = "running", data
-        for name, label in data["lanes"].items():
-            self.lanes.setdefault(name, InspectedLane(name)).label = label
-
-    def _on_phase(self, _: InspectedLane | None, data: dict[str, Any]) -> None:
-        self.phase = data
+    def new_lane(self, name: str) -> InspectedLane:
+        """A lane of which nothing is known but its name."""
+        return InspectedLane(name)
 
     def _on_timeline(self, lane: InspectedLane, data: dict[str, Any]) -> None:
         lane.timeline = data
@@ -139,15 +112,6 @@ class InspectionView:
 
     def _on_lane_failed(self, lane: InspectedLane, data: dict[str, Any]) -> None:
         lane.failure = data
-
-    def _on_failed(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.card = "failed", data["card"]
-
-    def _on_finished(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.wall_s = "finished", data.get("wall_s")
-
-    def _on_cancelled(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.wall_s = "cancelled", data.get("wall_s")
 
 
 def unpack_map(data: dict[str, Any]) -> np.ndarray:

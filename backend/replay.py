@@ -29,11 +29,10 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.journal import Event
+from backend.eventview import EventView
 
 
 @dataclass
@@ -107,19 +106,12 @@ class LaneView:
 
 
 @dataclass
-class RaceView:
+class RaceView(EventView[LaneView]):
     """A race as it stands after the events seen so far."""
 
-    last_id: int = 0
-    state: str = "queued"
-    opened: dict[str, Any] = field(default_factory=dict)
-    phase: dict[str, Any] = field(default_factory=dict)
-    lanes: dict[str, LaneView] = field(default_factory=dict)
     prompts: list[dict[str, Any]] = field(default_factory=list)
     conditions: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
-    card: dict[str, Any] | None = None
-    wall_s: float | None = None
 
     @property
     def baseline(self) -> LaneView | None:
@@ -139,24 +131,9 @@ class RaceView:
         pairs = enumerate(zip(base.ids, lane.ids, strict=False))
         return next((index for index, (ours, theirs) in pairs if ours != theirs), None)
 
-    def apply_all(self, events: Iterable[Event]) -> RaceView:
-        """Fold events in, in order."""
-        for event in events:
-            self.apply(event)
-        return self
-
-    def apply(self, event: Event) -> None:
-        """Fold one event in. Kinds that are not known are left alone: a newer worker may write them."""
-        self.last_id = max(self.last_id, event.id)
-        handler = getattr(self, f"_on_{event.kind}", None)
-        if handler is not None:
-            lane = self.lanes.setdefault(event.lane, LaneView(event.lane)) if event.lane else None
-            handler(lane, event.data)
-
-    def _on_opened(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.opened = "running", data
-        for name, label in data["lanes"].items():
-            self.lanes.setdefault(name, LaneView(name)).label = label
+    def new_lane(self, name: str) -> LaneView:
+        """A lane of which nothing is known but its name."""
+        return LaneView(name)
 
     def _on_phase(self, lane: LaneView | None, data: dict[str, Any]) -> None:
         self.phase = data
@@ -224,12 +201,3 @@ class RaceView:
 
     def _on_verdict(self, _: None, data: dict[str, Any]) -> None:
         self.verdict = data
-
-    def _on_failed(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.card = "failed", data["card"]
-
-    def _on_finished(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.wall_s = "finished", data.get("wall_s")
-
-    def _on_cancelled(self, _: None, data: dict[str, Any]) -> None:
-        self.state, self.wall_s = "cancelled", data.get("wall_s")
