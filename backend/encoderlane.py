@@ -12,10 +12,10 @@ from typing import Any
 
 from backend.catalog import resolve
 from backend.engine.calibration import text_reader
+from backend.engine.change import change, load_for
 from backend.engine.encode import Batch, embed, embed_all, groups, make_batch, timed
 from backend.engine.encodingreceipt import encoder_receipt, watch
-from backend.engine.load import load
-from backend.engine.memory import MemoryMeter, device_memory, give_back, module_parameters
+from backend.engine.memory import MemoryMeter, device_memory, module_parameters
 from backend.engine.text import encode
 from backend.journal import state_folder
 from backend.packedvectors import packed
@@ -23,7 +23,6 @@ from backend.recipe.race import Race
 from backend.sentences import own_sentences
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
-from backend.techniques.registry import apply_switch
 from backend.texts import held_out_text
 
 Progress = Callable[[float, str], None]
@@ -48,13 +47,7 @@ class EncoderLane:
     def load(self) -> dict[str, Any]:
         """Load the model."""
         ref = resolve(self.race.model, self.race.revision)
-        device = self.recipe.get("device")
-        self.subject: Subject = load(
-            ref,
-            device=getattr(device, "name", None),
-            trust_remote_code=self.race.trust_remote_code,
-            progress=self._progress,
-        )
+        self.subject: Subject = load_for(self.race, self.recipe, ref, self._progress)
         text = held_out_text(ref).text[:SAMPLE_CHARACTERS]
         self.subject.sample_ids = encode(self.subject, text)[:SAMPLE_TOKENS]
         self.subject.read_text = text_reader(self.subject, ref, SAMPLE_CHARACTERS)
@@ -67,12 +60,7 @@ class EncoderLane:
 
     def transform(self) -> dict[str, Any]:
         """Apply the recipe."""
-        self.subject.progress = self._progress
-        for switch in self.recipe.pipeline:
-            self._progress(0.0, switch.title)
-            apply_switch(self.subject, switch)
-        give_back()
-        self.meter.start_peak()  # what loading and packing took is not what running takes
+        change(self.subject, self.recipe, self._progress, self.meter)
         return {}
 
     def warm(self, size: int) -> dict[str, Any]:

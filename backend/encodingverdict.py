@@ -24,7 +24,7 @@ from backend.encodingview import EncodingLane, EncodingView
 from backend.metrics import Ratio, paired_ratio, percentiles
 from backend.recipe.race import Race
 from backend.suspicion import suspicions
-from backend.warmup import steady_from
+from backend.warmup import rounds_note, steady_from
 
 Key = tuple[int, int]  # round, size
 
@@ -116,9 +116,7 @@ def _measurement(view: EncodingView, seen: Encoded, size: int) -> dict[str, Any]
 def _note(seen: Encoded) -> str:
     if not seen.rounds:
         return "Speed was not measured."
-    if seen.left_out:
-        return f"First {seen.left_out} of {seen.rounds} rounds left out as warm-up, found by change-point."
-    return f"All {seen.rounds} rounds count: no change-point was found, so nothing was left out as warm-up."
+    return rounds_note(seen.rounds, seen.left_out)
 
 
 def _own(view: EncodingView, lane: EncodingLane, simulated: bool, seen: Encoded) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from backend.catalog import resolve
 from backend.engine.calibration import text_reader
+from backend.engine.change import change, load_for
 from backend.engine.decode import Decoder, Emission
 from backend.engine.inspect.work import matrix_shape
 from backend.engine.inspector import Inspector
-from backend.engine.load import load
 from backend.engine.marker import Marker
-from backend.engine.memory import MemoryMeter, device_memory, give_back, module_parameters
+from backend.engine.memory import MemoryMeter, device_memory, module_parameters
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
 from backend.engine.stopwatch import Stopwatch
@@ -29,7 +29,6 @@ from backend.journal import state_folder
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
-from backend.techniques.registry import apply_switch
 from backend.texts import held_out_text
 
 Progress = Callable[[float, str], None]
@@ -58,13 +57,7 @@ class Lane:
     def load(self) -> dict[str, Any]:
         """Load the model, encode the prompt."""
         ref = resolve(self.race.model, self.race.revision)
-        device = self.recipe.get("device")
-        self.subject: Subject = load(
-            ref,
-            device=getattr(device, "name", None),
-            trust_remote_code=self.race.trust_remote_code,
-            progress=self._progress,
-        )
+        self.subject: Subject = load_for(self.race, self.recipe, ref, self._progress)
         self.prompt = encode(self.subject, self.race.prompt)
         self.subject.longest = len(self.prompt) + self.race.max_new_tokens
         text = held_out_text(ref)
@@ -90,12 +83,7 @@ class Lane:
 
     def transform(self) -> dict[str, Any]:
         """Apply the recipe."""
-        self.subject.progress = self._progress
-        for switch in self.recipe.pipeline:
-            self._progress(0.0, switch.title)
-            apply_switch(self.subject, switch)
-        give_back()
-        self.meter.start_peak()  # what loading and packing took is not what running takes
+        change(self.subject, self.recipe, self._progress, self.meter)
         return {}
 
     def warm(self, ring: str | None, vocab: int) -> dict[str, Any]:

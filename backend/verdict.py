@@ -40,6 +40,7 @@ from backend.recipe.race import Race
 from backend.replay import LaneView, RaceView
 from backend.speculation import break_even
 from backend.suspicion import suspicions
+from backend.warmup import rounds_note
 
 
 def build_verdict(view: RaceView, race: Race) -> dict[str, Any]:
@@ -88,9 +89,7 @@ def _measured_note(seen: Measured) -> str:
     """Which rounds count, and why."""
     if not seen.rounds:
         return "Speeds are those of the race: nothing was measured after it."
-    if seen.left_out:
-        return f"First {seen.left_out} of {seen.rounds} rounds left out as warm-up, found by change-point."
-    return f"All {seen.rounds} rounds count: no change-point was found, so nothing was left out as warm-up."
+    return rounds_note(seen.rounds, seen.left_out)
 
 
 def _own(lane: LaneView, race: Race, simulated: bool, seen: Measured) -> dict[str, Any]:

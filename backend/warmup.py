@@ -45,3 +45,10 @@ def steady_from(values: Sequence[float]) -> int:
     best = int(np.argmax(gains))
     clear = gains[best] > PENALTY * math.log(n) and abs(gaps[best]) * spread >= LEAST_CHANGE
     return int(counts[best]) if clear and counts[best] <= n // 2 else 0
+
+
+def rounds_note(rounds: int, left_out: int) -> str:
+    """Which rounds of a measurement count, and why, in words."""
+    if left_out:
+        return f"First {left_out} of {rounds} rounds left out as warm-up, found by change-point."
+    return f"All {rounds} rounds count: no change-point was found, so nothing was left out as warm-up."
