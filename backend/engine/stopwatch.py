@@ -16,7 +16,9 @@ from backend.recipe.race import Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
 
-WAKE_STEPS = 4  # the second step after a turn still took 20% longer, the fifth 2% (benchmarks/overhead.py)
+# After a turn the first step took 10 to 17% longer and the tenth still 2%, whatever was in the caches: a core that has
+# rested for the 10 ms between two turns takes some 60 ms to come back to its speed.
+WAKE_S = 0.06
 CACHED_BYTES = 256 * 2**20  # about what the last-level cache of a large server holds
 
 
@@ -37,16 +39,17 @@ class Stopwatch:
 
     @torch.inference_mode()
     def wake(self) -> None:
-        """Run a few tokens off the clock, and off the request's cache, after another lane has had its turn.
+        """Run tokens off the clock, and off the request's cache, after another lane has had its turn.
 
-        A small model's weights have left the processor's caches by then: alone it would never pay for that, so
-        neither does its clock. A model that no cache holds has nothing to bring back.
+        A small model's weights have left the processor's caches by then, and its cores have rested: alone it would
+        never pay for that, so neither does its clock. A model that no cache holds has nothing to bring back.
         """
         if self._weights_bytes is None:
             self._weights_bytes = weight_bytes(self._subject.model)
         if self._weights_bytes < CACHED_BYTES:
             token = torch.tensor([self._prompt[-1:]], device=self._subject.device)
-            for _ in range(WAKE_STEPS):
+            until = time.perf_counter() + WAKE_S
+            while time.perf_counter() < until:
                 self._subject.model(input_ids=token, use_cache=False)
 
     def prompt_set(self, tokens: int) -> dict[str, Any]:
