@@ -19,7 +19,7 @@ from backend.parts import pruned, weight_parts
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
-from backend.recipe.switches.mixed import MixedPrecision
+from backend.recipe.switches.mixed import SPLIT, MixedPrecision
 
 Bandwidth = Callable[[float], float]  # bytes that are read again and again -> bytes a second
 
@@ -82,7 +82,9 @@ def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     if whole.get("cast") or find_grouped(whole) or lane_device(facts, recipe) == "cuda":
         return "bfloat16"
     mixed = whole.get(MixedPrecision.kind)
-    if isinstance(mixed, MixedPrecision) and "int4" in mixed.by_unit(pruned(facts, recipe).layers).values():
+    if isinstance(mixed, MixedPrecision) and {"int4", SPLIT} & set(
+        mixed.by_unit(pruned(facts, recipe).layers).values()
+    ):
         return "bfloat16"  # of a part of the layers; a ceiling may be too high but never too low
     return "float32"
 

@@ -141,7 +141,7 @@ def _sensitivity(way: Inspectway, name: str) -> None:
     asked = way.ask(name, "sensitivity", "sensitivity_units")
     if asked is None:
         return
-    pairs = [(scheme, unit) for scheme in asked["schemes"] for unit in asked["units"]]
+    pairs = asked["pairs"]
     for count, (scheme, unit) in enumerate(pairs, 1):
         if found := way.call(name, "sensitivity", scheme=scheme, unit=unit):
             way.write(("sensitivity", name, found | {"tokens": asked["tokens"]}))

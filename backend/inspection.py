@@ -14,7 +14,7 @@ Events of an inspection (kind, lane, data):
     attention       lane   layers, texts [one a token], of (tokens of the prompt), entropy, first, previous  (L x H)
     attention_map   lane   layer, heads, tokens, packed
     head_gradients  lane   gradients (L x H), tokens                               one a text
-    sensitivity     lane   scheme 'int4'|'int8'|'int8_dynamic', unit, kld, kld_p95, top1, tokens; one each
+    sensitivity     lane   scheme 'int4'|'int8'|'int8_dynamic'|'split', unit, kld, kld_p95, top1, tokens; one each
     unavailable     lane   section, reason                                         what this lane cannot show, and why
     inspected       lane   label                                                   the lane is done
     lane_failed     lane   cause, detail, remedy, phase

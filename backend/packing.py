@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from backend.hardware import cpu_flags
 from backend.parts import Matrix, WeightParts
 from backend.recipe.grouped import Grouped
 from backend.recipe.recipe import Recipe
-from backend.recipe.switches.mixed import HEAD, MixedPrecision
+from backend.recipe.switches.mixed import HEAD, LEVELS, SPLIT, MixedPrecision, Rest
 
 Store = Callable[[Matrix], float]  # bytes of one matrix
 
@@ -73,7 +74,7 @@ def _stores(recipe: Recipe, width: int, layers: int) -> tuple[Store, Store | Non
 def _by_layer(mixed: MixedPrecision, width: int, layers: int) -> tuple[Store, Store | None]:
     """The mean over the layers, which are of one shape, and the head."""
     levels = mixed.by_unit(layers)
-    stores, head = level_stores(mixed.group_size, width), levels.pop(HEAD)
+    stores, head = level_stores(mixed, width), levels.pop(HEAD)
     counts = Counter(levels.values())
 
     def body(matrix: Matrix) -> float:
@@ -82,9 +83,25 @@ def _by_layer(mixed: MixedPrecision, width: int, layers: int) -> tuple[Store, St
     return body, None if head == "keep" else stores[head]
 
 
-def level_stores(group: int, width: int) -> dict[str, Store]:
+def level_stores(mixed: MixedPrecision, width: int) -> dict[str, Store]:
     """How a matrix is stored at each level of mixed precision."""
-    return {"int4": _int4(group, width), "int8": _int8_rows, "keep": lambda matrix: float(width * matrix.numel)}
+    return {
+        "int4": _int4(mixed.group_size, width),
+        SPLIT: _split(mixed, width),
+        "int8": _int8_rows,
+        "keep": lambda matrix: float(width * matrix.numel),
+    }
+
+
+def _split(mixed: MixedPrecision, width: int) -> Store:
+    """All rows in int4, the likely ones once more in int8, with their numbers."""
+    rest = _int4(mixed.split_group, width)
+
+    def store(matrix: Matrix) -> float:
+        likely = max(1, round(mixed.likely * matrix.rows))
+        return rest(matrix) + _int8_rows(Matrix(likely, matrix.columns)) + 8.0 * likely
+
+    return store
 
 
 @dataclass(frozen=True)
@@ -95,8 +112,8 @@ class UnitBytes:
     levels: dict[str, float]
 
 
-def unit_bytes(parts: WeightParts, group: int, width: int) -> dict[str, UnitBytes]:
-    """A layer's and the head's bytes at each level, scales and padding included.
+def unit_bytes(parts: WeightParts, mixed: MixedPrecision, width: int) -> dict[str, UnitBytes]:
+    """A layer's and the head's bytes at each level that they may have, scales and padding included.
 
     A head that is kept counts with its floats, also where they are the embedding's own: they are read for every token.
     Experts are no linear layers, so that no level changes them: they are left out.
@@ -104,13 +121,14 @@ def unit_bytes(parts: WeightParts, group: int, width: int) -> dict[str, UnitByte
     layers = max(1, parts.layers)
     a_layer = [Matrix(one.rows, one.columns, one.count // layers) for one in parts.matrices]
     head = [Matrix(parts.head_rows, parts.head // parts.head_rows)]
-    stores = level_stores(group, width)
+    stores = level_stores(mixed, width)
 
-    def sized(matrices: list[Matrix]) -> UnitBytes:
-        levels = {level: sum(one.count * store(one) for one in matrices) for level, store in stores.items()}
-        return UnitBytes(sum(one.count * one.numel for one in matrices), levels)
+    def sized(matrices: list[Matrix], *levels: str) -> UnitBytes:
+        sizes = {level: sum(one.count * stores[level](one) for one in matrices) for level in levels}
+        return UnitBytes(sum(one.count * one.numel for one in matrices), sizes)
 
-    return {**{str(number): sized(a_layer) for number in range(parts.layers)}, HEAD: sized(head)}
+    layer = sized(a_layer, *get_args(Rest))
+    return {**{str(number): layer for number in range(parts.layers)}, HEAD: sized(head, *LEVELS)}
 
 
 def find_grouped(recipe: Recipe) -> Grouped | None:

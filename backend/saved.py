@@ -36,7 +36,8 @@ class PackedLayer(Config):
     rows: int = Field(ge=1)
     columns: int = Field(ge=1)
     bias: bool = False
-    group_size: int = Field(0, ge=0)  # of int4
+    group_size: int = Field(0, ge=0)  # of int4 and split
+    likely: int = Field(0, ge=0)  # of split: rows that are int8
     per_channel: bool = False  # of qint8
     threshold: float = Field(0.0, ge=0.0)  # of LLM.int8()
     activation_scale: float = Field(0.0, ge=0.0)  # of w8a8 with a fixed range; 0 is a range a token
@@ -81,9 +82,16 @@ def _codebook(layer: PackedLayer) -> dict[str, Entry]:
     }
 
 
+def _split(layer: PackedLayer) -> dict[str, Entry]:
+    codes = Entry("I8", (layer.likely, layer.columns))
+    likely = {"likely": Entry("I64", (layer.likely,)), "likely_codes": codes}
+    return _int4(layer) | likely | {"likely_scale": Entry("F32", (layer.likely,))}
+
+
 PIECES: dict[str, Callable[[PackedLayer], dict[str, Entry]]] = {
     "int8": _int8,
     "int4": _int4,
+    "split": _split,
     "qint8": _qint8,
     "nf4": _codebook,
     "fp4": _codebook,

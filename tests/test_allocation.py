@@ -17,6 +17,7 @@ from backend.packing import UnitBytes, unit_bytes
 from backend.parts import weight_parts
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
+from backend.recipe.switches.mixed import MixedPrecision
 
 GEMMA = ModelFacts("gemma", "gemma3_text", 18, 640, 2048, 4, 1, 256, 262144, 32768, 268_098_176, 167_772_160)
 BITS = {"int4": 5.0, "int8": 8.1, "keep": 32.0}
@@ -89,7 +90,7 @@ def test_at_every_budget_it_is_at_or_below_the_uniform_line(units: tuple[Unit, .
 
 def of_gemmas_shape(seed: int = 0) -> Frontier:
     """Eighteen equal layers and a head of most weights, KLDs drawn: int8 costs a hundredth of int4."""
-    sizes = unit_bytes(weight_parts(GEMMA), 32, 4)
+    sizes = unit_bytes(weight_parts(GEMMA), MixedPrecision(), 4)
     fours = np.random.default_rng(seed).lognormal(-4, 1, len(sizes))
     found = {level: {unit: {"kld": float(kld) * scale} for unit, kld in zip(sizes, fours, strict=True)}
              for level, scale in (("int4", 1.0), ("int8", 0.01))}  # fmt: skip

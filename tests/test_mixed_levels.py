@@ -14,15 +14,17 @@ from backend.recipe.recipe import Recipe
 from backend.recipe.switches.mixed import LEVELS, MixedPrecision, read_levels, units, write_levels
 
 FACTS = ModelFacts("tiny", "llama", 4, 64, 128, 4, 4, 16, 256, 128, 1000, 100)
-UNITS = st.one_of(st.integers(0, 1023).map(str), st.just("head"))
+LAYERS = st.dictionaries(st.integers(0, 1023).map(str), st.sampled_from([one for one in LEVELS if one != "split"]))
+HEADS = st.dictionaries(st.just("head"), st.sampled_from(LEVELS))
 
 
 def mixed(levels: str = "", **fields: object) -> MixedPrecision:
     return MixedPrecision.read({"levels": levels, **fields}, where="switches.mixed_precision")
 
 
-@given(st.dictionaries(UNITS, st.sampled_from(LEVELS)))
-def test_what_is_written_is_read_again(levels: dict[str, str]) -> None:
+@given(LAYERS, HEADS)
+def test_what_is_written_is_read_again(layers: dict[str, str], head: dict[str, str]) -> None:
+    levels = layers | head
     text = write_levels(levels)
     assert read_levels(text) == levels
     assert write_levels(read_levels(text)) == text
@@ -56,8 +58,9 @@ def test_the_label_says_what_is_mixed() -> None:
         ("-1:int4", "UNIT:LEVEL"),
         ("99999:int4", "UNIT:LEVEL"),
         ("\u0663:int4", "UNIT:LEVEL"),
-        ("0:int3", "int4, int8, keep"),
-        ("head:INT4", "int4, int8, keep"),
+        ("0:int3", "int4, split, int8, keep"),
+        ("head:INT4", "int4, split, int8, keep"),
+        ("2:split", "head alone"),
         ("3-1:int4", "low to high"),
         ("0-9999:int4", "below 1024"),
         ("0-3:int4 2:int8", "one level for each unit; 2"),
@@ -96,6 +99,21 @@ def test_a_group_must_divide_the_hidden_size_where_int4_is_asked_for() -> None:
     facts = replace(FACTS, hidden=96)
     assert mixed(group_size=64).refuse(facts) is None
     assert "does not divide" in (mixed("0:int4", group_size=64).refuse(facts) or "")
+
+
+def test_a_split_head_is_refused_where_it_cannot_be() -> None:
+    facts = replace(FACTS, hidden=128)
+    assert mixed("head:split").refuse(facts) is None
+    assert "does not divide" in (mixed("head:split").refuse(replace(FACTS, hidden=96)) or "")
+    assert "random" in (mixed("head:split").refuse(replace(facts, random_weights=True)) or "")
+    assert "CPU only" in (mixed("head:split").refuse(replace(facts, devices=("cuda", "cpu"))) or "")
+
+
+@pytest.mark.parametrize(("field", "value"), [("likely", 0.0), ("likely", 0.6), ("split_group", 48), ("rest", "split")])
+def test_a_split_outside_its_limits_is_a_card(field: str, value: object) -> None:
+    with pytest.raises(RecipeError) as caught:
+        mixed("head:split", **{field: value})
+    assert caught.value.field == f"switches.mixed_precision.{field}"
 
 
 def test_it_stands_beside_no_other_precision() -> None:

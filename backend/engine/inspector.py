@@ -18,7 +18,7 @@ from backend.engine.inspect.attention import attention_weights, head_facts, map_
 from backend.engine.inspect.operators import profiled
 from backend.engine.inspect.outliers import find_outliers
 from backend.engine.inspect.partmap import weights_by_part
-from backend.engine.inspect.sensitivity import SCHEMES, Sensitivity
+from backend.engine.inspect.sensitivity import Sensitivity
 from backend.engine.inspect.work import measure_work
 from backend.engine.machine_peak import machine_peak
 from backend.recipe.race import Race
@@ -117,11 +117,11 @@ class Inspector:
         return {"gradients": importance.head_gradients(self._subject, ids), "tokens": len(ids)}
 
     def sensitivity_units(self) -> dict[str, Any]:
-        """Which layers can be quantized alone, and by what."""
+        """What can be quantized alone: pairs of a scheme and a layer."""
         if reason := self._no_text() or sensitivity.why_not(self._subject):
             return {"reason": reason}
         self._sensitivity = Sensitivity(replace(self._subject), self._held_out)
-        return {"units": self._sensitivity.units, "schemes": list(SCHEMES), "tokens": self._sensitivity.tokens}
+        return {"pairs": self._sensitivity.pairs, "tokens": self._sensitivity.tokens}
 
     def sensitivity(self, scheme: str, unit: str) -> dict[str, Any]:
         """KLD with one layer quantized alone, simulated."""

@@ -203,6 +203,7 @@ def test_a_layer_that_is_sensitive_by_construction_ranks_first(subject_of, promp
                 layer.weight.copy_(int4_groups(layer.weight))  # already on the grid: rounding again changes little
     scored = Sensitivity(subject, prompt(80))
     assert scored.units == ["0", "1", "2", HEAD]
+    assert len(scored.pairs) == 12
     kld = {unit: scored.measure("int4", unit)["kld"] for unit in scored.units}
     assert max(kld, key=kld.get) == "1"
     assert kld["1"] > 10 * max(kld["0"], kld["2"], kld[HEAD])
@@ -230,6 +231,15 @@ def test_sensitivity_to_eight_bits_is_below_that_to_four(subject_of, prompt):
     scored = Sensitivity(subject_of(num_hidden_layers=3), prompt(80))
     for unit in scored.units:
         assert 0 <= scored.measure("int8", unit)["kld"] < 0.1 * scored.measure("int4", unit)["kld"]
+
+
+def test_a_head_is_split_where_there_is_text_to_choose_its_rows_by(subject_of, prompt):
+    subject = subject_of(num_hidden_layers=2)
+    subject.sample_ids = prompt(64)
+    scored = Sensitivity(subject, prompt(80))
+    assert scored.pairs[-1] == ("split", HEAD)
+    kld = {scheme: scored.measure(scheme, HEAD)["kld"] for scheme in ("int8", "split", "int4")}
+    assert kld["int8"] < kld["split"]
 
 
 def test_random_weights_show_times_but_no_numbers(subject_of, prompt):

@@ -48,6 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "int4": {"int4_weight_only": {"group_size": 32, "head": "int4"}},
     "int4, head int8": {"int4_weight_only": {"group_size": 64}},
     "int4 of an odd width": {"int4_weight_only": {"group_size": 64}, "prune_neurons": {"ratio": 0.25}},
+    "a split head": {"mixed_precision": {"levels": "0:int4 head:split", "likely": 0.2, "split_group": 32}},
     "dynamic int8": {"int8_dynamic": {}},
     "dynamic int8 by channel": {"int8_dynamic": {"per_channel": True}},
     "int8 by int8, a range a token": {"int8_dynamic": {"scale": "token"}},

@@ -147,7 +147,7 @@ def test_the_bench_shows_the_switch_its_hint_and_its_mistakes(open_bench: Open) 
     captions = "\n".join(one.value for one in app.sidebar.caption).replace("\\", "")
     assert "there is no layer 50" in captions
     next(one for one in app.sidebar.text_input if one.label == "levels").set_value("0-3:int5").run()
-    assert "one of the levels int4, int8, keep" in app.error[0].value.replace("\\", "")
+    assert "one of the levels int4, split, int8, keep" in app.error[0].value.replace("\\", "")
     next(one for one in app.sidebar.text_input if one.label == "levels").set_value("0-3:int4").run()
     assert not app.error
 

@@ -52,3 +52,10 @@ def int8_rows(weight: Tensor) -> Tensor:
     """
     codes, scale = quantize_rows(weight.detach())  # (N, K) int8, (N,)
     return codes.float().mul_(scale[:, None]).to(weight.device)
+
+
+def split_rows(weight: Tensor, group: int, likely: Tensor) -> Tensor:
+    """A matrix (N, K) as a split head holds it, in float32: the likely rows int8, the others int4 in groups."""
+    out = int4_groups(weight, group)
+    out[likely] = int8_rows(weight[likely])
+    return out

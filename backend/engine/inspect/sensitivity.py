@@ -10,15 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.engine.inspect.fakequant import dynamic_int8, int4_groups, int8_rows
+from backend.engine.inspect.fakequant import dynamic_int8, int4_groups, int8_rows, split_rows
 from backend.engine.quality import compare, prompt_rows
+from backend.recipe.switches.mixed import HEAD, SPLIT, MixedPrecision
 from backend.techniques.base import Subject
 from backend.techniques.quantize.layers import linear_like
+from backend.techniques.quantize.likely import likely_tokens
 from backend.techniques.quantize.units import linear_units
 
 TOKENS = 64
 ROWS = 16  # scored at a time, so that a large vocabulary takes no second (T, V)
 SCHEMES = ("int4", "int8", "int8_dynamic")
+Forward = Callable[[Tensor], Tensor]
+Change = Callable[[nn.Linear], Forward]  # how a layer computes instead
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {"int4": int4_groups, "int8": int8_rows}  # schemes of weights alone
 
 
@@ -38,13 +42,21 @@ class Sensitivity:
         return list(self._units)
 
     @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What there is to measure: every scheme on every unit, and the split head where there is text to choose by."""
+        pairs = [(scheme, unit) for scheme in SCHEMES for unit in self._units]
+        text = self._subject.read_text or self._subject.sample_ids
+        can = text and HEAD in self._units and self._subject.device.type == "cpu"
+        return [*pairs, (SPLIT, HEAD)] if can else pairs
+
+    @property
     def tokens(self) -> int:
         """On how many tokens."""
         return len(self._base)
 
     def measure(self, scheme: str, unit: str) -> dict[str, Any]:
         """KLD in nats and top-1 agreement with this unit alone quantized by this scheme."""
-        with _standing_in(self._units[unit], scheme):
+        with _standing_in(self._units[unit], self._changed(scheme)):
             logits = self._logits()
         kld: list[float] = []
         same: list[float] = []
@@ -56,6 +68,15 @@ class Sensitivity:
         ranked = sorted(kld)
         p95 = ranked[min(len(ranked) - 1, round(0.95 * (len(ranked) - 1)))]
         return {"kld": sum(kld) / len(kld), "kld_p95": p95, "top1": sum(same) / len(same)}
+
+    def _changed(self, scheme: str) -> Change:
+        if scheme == SPLIT:
+            mixed = MixedPrecision()
+            likely = likely_tokens(self._subject, mixed.likely)
+            return lambda layer: _by_weight(layer, split_rows(layer.weight, mixed.split_group, likely))
+        if scheme in WEIGHTS:
+            return lambda layer: _by_weight(layer, WEIGHTS[scheme](layer.weight))
+        return lambda layer: lambda x: F.linear(dynamic_int8(x), layer.weight, layer.bias)
 
     @torch.inference_mode()
     def _logits(self) -> Tensor:
@@ -80,10 +101,10 @@ def _units(subject: Subject) -> dict[str, list[nn.Linear]]:
 
 
 @contextmanager
-def _standing_in(layers: list[nn.Linear], scheme: str) -> Iterator[None]:
+def _standing_in(layers: list[nn.Linear], change: Change) -> Iterator[None]:
     """Let these layers compute as if they were quantized; gone with the block, no weight is touched."""
     for layer in layers:
-        layer.forward = _forward(layer, scheme)  # type: ignore[method-assign, assignment]
+        layer.forward = change(layer)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -91,8 +112,6 @@ def _standing_in(layers: list[nn.Linear], scheme: str) -> Iterator[None]:
             del layer.forward  # the class's own again
 
 
-def _forward(layer: nn.Linear, scheme: str) -> Callable[[Tensor], Tensor]:
-    if scheme in WEIGHTS:
-        weight = WEIGHTS[scheme](layer.weight).to(layer.weight.dtype)
-        return lambda x: F.linear(x, weight, layer.bias)
-    return lambda x: F.linear(dynamic_int8(x), layer.weight, layer.bias)
+def _by_weight(layer: nn.Linear, weight: Tensor) -> Forward:
+    stored = weight.to(layer.weight.dtype)
+    return lambda x: F.linear(x, stored, layer.bias)

@@ -12,10 +12,12 @@ from backend.engine.saved.codes import (
     keep_int4,
     keep_int8,
     keep_qint8,
+    keep_split,
     keep_w8a8,
     make_int4,
     make_int8,
     make_qint8,
+    make_split,
     make_w8a8,
 )
 from backend.recipe.base import RecipeError
@@ -37,6 +39,7 @@ class Codec:
 
 _INT8 = Codec(("Int8Linear",), keep_int8, make_int8)
 _INT4 = Codec(("Int4Linear",), keep_int4, make_int4)
+_SPLIT = Codec(("SplitLinear",), keep_split, make_split)
 _QINT8 = Codec(("DynamicQuantizedLinear",), keep_qint8, make_qint8)
 _W8A8 = Codec(("W8A8Linear",), keep_w8a8, make_w8a8)
 _CODEBOOK = Codec(("Linear4bit",), keep_codebook, make_codebook)
@@ -44,6 +47,7 @@ _LLM_INT8 = Codec(("Linear8bitLt",), keep_llm_int8, make_llm_int8)
 CODECS: dict[str, Codec] = {
     "int8": _INT8,
     "int4": _INT4,
+    "split": _SPLIT,
     "qint8": _QINT8,
     "nf4": _CODEBOOK,
     "fp4": _CODEBOOK,

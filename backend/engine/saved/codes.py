@@ -14,6 +14,7 @@ from backend.techniques.quantize.int4_codes import pack_codes, unpack_codes
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.qengine import best_engine, deprecation_unsaid, packing_for
+from backend.techniques.quantize.split_linear import SplitLinear
 from backend.techniques.quantize.w8a8_linear import ENGINE, StaticRange, W8A8Linear
 
 Pieces = dict[str, Tensor]
@@ -57,6 +58,19 @@ def make_int4(packed: PackedLayer, pieces: Pieces) -> nn.Module:
         pieces["scales_and_zeros"],
         pieces.get("bias"),
     )
+
+
+def keep_split(layer: Any) -> tuple[PackedLayer, Pieces]:
+    """All rows as int4 ones are kept; ids (R,) of the likely rows, their codes (R, K) int8 and scales (R,)."""
+    packed, pieces = keep_int4(layer)
+    likely = {"likely": layer.likely, "likely_codes": layer.codes.contiguous(), "likely_scale": layer.likely_scale}
+    return packed.model_copy(update={"format": "split", "likely": len(layer.likely)}), pieces | likely
+
+
+def make_split(packed: PackedLayer, pieces: Pieces) -> nn.Module:
+    """The inverse of `keep_split`."""
+    rest: Any = make_int4(packed, pieces)
+    return SplitLinear.from_codes(rest, pieces["likely"], pieces["likely_codes"], pieces["likely_scale"])
 
 
 def keep_qint8(layer: Any) -> tuple[PackedLayer, Pieces]:

@@ -14,9 +14,11 @@ from backend.recipe.facts import ModelFacts
 from backend.recipe.switch import Group, Switch
 from backend.recipe.switches.precision import Int4WeightOnly
 
-Level = Literal["int4", "int8", "keep"]
+Rest = Literal["int4", "int8", "keep"]  # levels that every unit may have
+Level = Literal["int4", "split", "int8", "keep"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # the fewest bits first
 HEAD = "head"
+SPLIT: Level = "split"  # of the head alone: the rows of the likeliest tokens int8, the others int4
 FIELD = "switches.mixed_precision.levels"
 ALLOWED = "entries UNIT:LEVEL, for example 0-3:int4 7:keep head:int8"
 MOST_LAYERS = 1024
@@ -40,11 +42,18 @@ class MixedPrecision(Switch):
     levels: str = Field(
         "",
         max_length=2000,
-        description="UNIT:LEVEL, a unit being a decoder layer, a range of them, or head; levels int4, int8, keep",
+        description="UNIT:LEVEL, a unit being a decoder layer, a range of them, or head; levels int4, int8, keep, and "
+        "for the head split",
         examples=["0-3:int4 7:keep head:int8"],
     )
-    rest: Level = Field("int8", description="the level of every layer, and of the head, that levels does not name")
+    rest: Rest = Field("int8", description="the level of every layer, and of the head, that levels does not name")
     group_size: Literal[32, 64, 128] = Field(32, description="weights that share a scale in int4")
+    likely: float = Field(
+        0.0625, gt=0.0, le=0.5, description="share of a split head's rows that are int8: those of the likeliest tokens"
+    )
+    split_group: Literal[32, 64, 128] = Field(
+        128, description="weights that share a scale in the int4 rows of a split head"
+    )
 
     @field_validator("levels")
     @classmethod
@@ -72,6 +81,12 @@ class MixedPrecision(Switch):
         levels = self.by_unit(facts.layers).values()
         if set(levels) == {"keep"}:
             return "a recipe in which at least one layer, or the head, is int4 or int8"
+        if SPLIT in levels and facts.random_weights:
+            return "a model whose likely tokens are known: these weights are random"
+        if SPLIT in levels and facts.has_gpu:
+            return "a head that is int4, int8 or kept: a split one has kernels on a CPU only"
+        if SPLIT in levels and (reason := Int4WeightOnly(group_size=self.split_group).refuse(facts)):
+            return reason
         return Int4WeightOnly(group_size=self.group_size).refuse(facts) if "int4" in levels else None
 
 
@@ -100,6 +115,9 @@ def read_levels(text: str) -> dict[str, Level]:
         if level not in LEVELS:
             raise RecipeError(FIELD, entry, f"one of the levels {', '.join(LEVELS)}", "Correct the level.")
         for unit in _named(entry, first, last):
+            if level == SPLIT and unit != HEAD:
+                allowed = f"split for the {HEAD} alone: a layer's outputs are no tokens"
+                raise RecipeError(FIELD, entry, allowed, "Give the layer int4, int8 or keep.")
             if unit in levels:
                 raise RecipeError(FIELD, entry, f"one level for each unit; {unit} has one already", "Remove one.")
             levels[unit] = level

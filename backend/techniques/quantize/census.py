@@ -14,6 +14,7 @@ from backend.techniques.quantize.counting import float_name, layer_bytes, weight
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.layers import group_skipped, head_name, linear_like
+from backend.techniques.quantize.split_linear import SplitLinear
 from backend.techniques.quantize.w8a8_linear import W8A8Linear
 
 TORCHAO = {"Float8Tensor": "fp8", "Int8Tensor": "int8", "Int4TilePackedTo4dTensor": "int4"}
@@ -21,9 +22,11 @@ FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
 
 
 def layer_format(layer: nn.Module) -> str:
-    """What one layer's matrix is made of: 'float32', 'int8', 'int4', 'qint8', 'w8a8', 'nf4', 'fp4', or a class."""
+    """What one layer's matrix is made of: 'float32', 'int8', 'int4', 'split', 'qint8', 'w8a8', 'nf4', or a class."""
     if isinstance(layer, DynamicLinear):
         return "qint8"
+    if isinstance(layer, SplitLinear):
+        return "split"
     if isinstance(layer, Int4Linear):
         return "int4"
     if isinstance(layer, W8A8Linear):

@@ -63,27 +63,28 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, self.in_features)  # (M, K)
         if self.padding:
             rows = F.pad(rows, (0, self.padding))
-        out = self._few(rows) if rows.shape[0] <= PACKED_ROWS else self._many(rows)  # (M, N) float32
+        out = product(rows, self.packed, self.scale, self.ones)  # (M, N) float32
         if self.bias is not None:
             out += self.bias
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
-    def _few(self, rows: Tensor) -> Tensor:
-        product = torch.ops.aten._weight_int8pack_mm(rows.to(torch.bfloat16).contiguous(), self.packed, self.ones)
-        return product.float().mul_(self.scale)
-
-    def _many(self, rows: Tensor) -> Tensor:
-        rows = rows.float()
-        out = rows.new_empty(rows.shape[0], self.out_features)
-        step = max(1, BLOCK // self.packed.shape[1])
-        for start in range(0, self.out_features, step):
-            part = slice(start, start + step)
-            torch.mul(F.linear(rows, self.packed[part].float()), self.scale[part], out=out[:, part])
-        return out
-
     def extra_repr(self) -> str:
         """What print(model) shows."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def product(rows: Tensor, packed: Tensor, scale: Tensor, ones: Tensor) -> Tensor:
+    """x (scale * q)^T: (M, K padded) of any float dtype -> (M, N) float32, the faster way for so many rows."""
+    if rows.shape[0] <= PACKED_ROWS:
+        out = torch.ops.aten._weight_int8pack_mm(rows.to(torch.bfloat16).contiguous(), packed, ones)
+        return out.float().mul_(scale)
+    rows = rows.float()
+    out = rows.new_empty(rows.shape[0], packed.shape[0])
+    step = max(1, BLOCK // packed.shape[1])
+    for start in range(0, packed.shape[0], step):
+        part = slice(start, start + step)
+        torch.mul(F.linear(rows, packed[part].float()), scale[part], out=out[:, part])
+    return out
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

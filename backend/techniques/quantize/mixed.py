@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backend.recipe.base import RecipeError
-from backend.recipe.switches.mixed import HEAD, Level, MixedPrecision, write_levels
+from backend.recipe.switches.mixed import HEAD, SPLIT, Level, MixedPrecision, write_levels
 from backend.techniques.anatomy import stack
 from backend.techniques.base import Effect, Subject
 from backend.techniques.quantize.census import FLOATS, layer_format, matrix_size, quantization_effect
@@ -17,10 +17,14 @@ from backend.techniques.quantize.floats import cast_weights
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.layers import linear_like
+from backend.techniques.quantize.likely import likely_tokens
+from backend.techniques.quantize.split_linear import SplitLinear
 from backend.techniques.quantize.swap import swap_linears
 from backend.techniques.quantize.torchao_layers import int4_layer, int8_layer, torchao_device
 from backend.techniques.quantize.units import linear_units
 from backend.techniques.registry import technique
+
+PACKED = ("int4", SPLIT, "int8")
 
 
 @technique(MixedPrecision)
@@ -37,6 +41,7 @@ class MixedLevels:
         if on_gpu and "int4" in asked.values():
             cast_weights(subject.model, torch.bfloat16)  # the only type that the tiles multiply with
         units = linear_units(subject.model)
+        likely = likely_tokens(subject, switch.likely) if SPLIT in asked.values() else None
 
         def build(name: str, layer: nn.Linear) -> nn.Module | str:
             level = asked.get(units[name])
@@ -44,6 +49,8 @@ class MixedLevels:
                 return "in no decoder layer, and not the head"
             if level == "keep":
                 return "kept, as asked"
+            if level == SPLIT and likely is not None:
+                return _split(layer, switch.split_group, likely)
             return _packed(layer, level, switch.group_size, on_gpu)
 
         swap_linears(subject, switch.kind, build)
@@ -54,7 +61,7 @@ class MixedLevels:
         `bits_per_weight` counts every matrix of the units, kept ones with the bits of their floats, so that it can be
         held against the budget; the embedding's table is no part of it, even where a kept head reads it.
         """
-        effect = quantization_effect(subject, switch.kind, lambda layer: layer_format(layer) in ("int4", "int8"))
+        effect = quantization_effect(subject, switch.kind, lambda layer: layer_format(layer) in PACKED)
         layers, units = linear_like(subject.model), linear_units(subject.model)
         asked = switch.by_unit(len(stack(subject.model, switch.kind)))
         live = {name: _level(layer) for name, layer in layers.items() if units[name] in asked}
@@ -93,8 +100,16 @@ def _packed(layer: nn.Linear, level: Level, group: int, on_gpu: bool) -> nn.Modu
     if level == "int8":
         return int8_layer(layer) if on_gpu else Int8Linear(layer)
     if layer.in_features < group:
-        return f"{layer.in_features} inputs do not fill one group of {group}"
+        return _too_narrow(layer, group)
     return int4_layer(layer, group) if on_gpu else Int4Linear(layer, group)
+
+
+def _split(layer: nn.Linear, group: int, likely: Tensor) -> nn.Module | str:
+    return _too_narrow(layer, group) if layer.in_features < group else SplitLinear(layer, group, likely)
+
+
+def _too_narrow(layer: nn.Linear, group: int) -> str:
+    return f"{layer.in_features} inputs do not fill one group of {group}"
 
 
 def _level(layer: nn.Module) -> str:

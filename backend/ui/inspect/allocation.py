@@ -17,12 +17,12 @@ from backend.recipe.facts import ModelFacts
 from backend.recipe.race import LANES, Race
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Group, Switch
-from backend.recipe.switches.mixed import LEVELS, MixedPrecision, write_levels
+from backend.recipe.switches.mixed import LEVELS, SPLIT, MixedPrecision, write_levels
 from backend.recipe.switches.precision import Int8WeightOnly
 from backend.ui.figures import ratio, share, three
 from backend.ui.inspect.plot import Chart, colour, figure, ink
 
-GROUP = 32  # of int4, as an inspection simulates it
+SIMULATED = MixedPrecision()  # its groups and the share of likely rows are those that an inspection simulates
 MEASURED = ("int4", "int8")
 MOST_BITS = 16.0  # to the right of it there is little to see
 UNIFORM = (("int8", "B", "square"), ("int4", "base", "diamond"))  # as it is raced: A is the mixed one
@@ -37,7 +37,7 @@ def frontier_of(lane: InspectedLane, facts: ModelFacts, baseline: Recipe) -> Fro
     if absent:
         return f"this inspection holds nothing of {' and '.join(absent)} weights; press Inspect to look again"
     parts = weight_parts(pruned(facts, baseline))
-    sizes = unit_bytes(parts, GROUP, float_bytes(facts, baseline))
+    sizes = unit_bytes(parts, SIMULATED, float_bytes(facts, baseline))
     if any(unit not in lane.sensitivity[scheme] for scheme in MEASURED for unit in sizes):
         return "not every layer was quantized alone"
     return frontier(units_of(lane.sensitivity, sizes))
@@ -120,9 +120,9 @@ def level_words(levels: Mapping[str, str]) -> str:
 
 def switch_of(levels: Mapping[str, str]) -> MixedPrecision:
     """The switch that asks for these levels, the most frequent one as the rest."""
-    rest = Counter(levels.values()).most_common(1)[0][0]
+    rest = Counter(level for level in levels.values() if level != SPLIT).most_common(1)[0][0]
     named = {unit: level for unit, level in levels.items() if level != rest}
-    return MixedPrecision.read({"levels": write_levels(named), "rest": rest, "group_size": GROUP})
+    return MixedPrecision.read({"levels": write_levels(named), "rest": rest})
 
 
 def race_of(race: Race, levels: Mapping[str, str]) -> Race:

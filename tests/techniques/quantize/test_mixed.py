@@ -21,6 +21,8 @@ from backend.techniques.base import Effect, Subject
 from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
+from backend.techniques.quantize.likely import likely_tokens
+from backend.techniques.quantize.split_linear import SplitLinear
 from backend.techniques.quantize.units import linear_units
 from backend.techniques.registry import apply_switch, read_back
 
@@ -58,15 +60,19 @@ def test_every_unit_is_what_was_asked_of_it(any_subject: Subject, logits: Run) -
     assert 0 < error(logits(any_subject), want) < 0.5
 
 
-@pytest.mark.parametrize("levels", ["", "0:int4", "0:int4 1:keep head:int4", "0-2:int4 head:int4", "head:keep"])
+@pytest.mark.parametrize(
+    "levels", ["", "0:int4", "0:int4 1:keep head:int4", "0-2:int4 head:int4", "head:keep", "head:split"]
+)
 def test_bits_and_bytes_are_those_that_were_predicted(any_subject: Subject, levels: str) -> None:
     facts = any_subject.facts
-    switch = MixedPrecision.read({"levels": levels})
-    sizes = unit_bytes(weight_parts(facts), 32, 4)
+    split = {"split_group": 32, "likely": 0.25}
+    switch = MixedPrecision.read({"levels": levels, **split})
+    sizes = unit_bytes(weight_parts(facts), switch, 4)
     zero = {level: {unit: {"kld": 0.0} for unit in sizes} for level in ("int4", "int8")}
+    zero["split"] = {"head": {"kld": 0.0}}
     predicted = frontier(units_of(zero, sizes)).of(switch.by_unit(facts.layers))
     whole = held(facts, Recipe(switches={switch.kind: switch})).total
-    effect = change(any_subject, levels)
+    effect = change(any_subject, levels, **split)
     assert effect.facts["bits_per_weight"] == pytest.approx(predicted.bits_per_weight, abs=0.001)
     assert weight_bytes(any_subject.model) == pytest.approx(whole, rel=0.002)
     by_unit = read_bits(effect.facts["bits_by_unit"])
@@ -87,6 +93,48 @@ def test_one_level_for_all_is_the_uniform_switch(build: Callable[..., Subject], 
         change(ours, levels)
         apply_switch(other, read_switch(kind, fields))
         assert torch.equal(logits(ours), logits(other))
+
+
+SPLIT = {"likely": 0.25, "split_group": 32}
+
+
+@pytest.mark.parametrize("rows", [1, 16, 40])
+def test_a_split_head_is_int8_in_the_rows_of_likely_tokens_and_int4_in_the_others(tiny_gqa: Subject, rows: int) -> None:
+    head = tiny_gqa.model.get_output_embeddings()
+    likely = likely_tokens(tiny_gqa, 0.25)
+    fours, eights = Int4Linear(head, 32), Int8Linear(head)
+    effect = change(tiny_gqa, "head:split", **SPLIT)
+    split = tiny_gqa.model.get_output_embeddings()
+    assert isinstance(split, SplitLinear)
+    assert torch.equal(split.likely, likely)
+    x = torch.randn(1, rows, head.in_features, generator=torch.Generator().manual_seed(1))
+    want = fours(x)
+    want[..., likely] = eights(x)[..., likely]
+    assert torch.allclose(split(x), want, rtol=1e-4, atol=1e-5)
+    assert effect.facts["levels"] == "0-2:int8 head:split"
+    assert effect.facts["matrices_not_as_asked"] == 0
+    assert ", head split, " in effect.summary
+
+
+def test_likely_tokens_are_those_of_the_highest_mean_probability(tiny_gqa: Subject) -> None:
+    assert tiny_gqa.read_text is not None
+    ids = tiny_gqa.read_text("", 1024).ids
+    with torch.inference_mode():
+        windows = [torch.tensor([ids[start : start + 256]]) for start in range(0, len(ids), 256)]
+        rows = torch.cat([tiny_gqa.model(input_ids=window).logits[0] for window in windows])
+    means = rows.softmax(-1).mean(0)
+    likely = likely_tokens(tiny_gqa, 0.1)
+    others = torch.ones(len(means), dtype=torch.bool)
+    others[likely] = False
+    assert len(likely) == round(0.1 * len(means))
+    assert means[likely].min() >= means[others].max() - 1e-7
+
+
+def test_without_text_no_head_is_split(tiny_gqa: Subject) -> None:
+    tiny_gqa.read_text, tiny_gqa.sample_ids = None, []
+    with pytest.raises(RecipeError) as caught:
+        change(tiny_gqa, "head:split", **SPLIT)
+    assert caught.value.value == "head:split"
 
 
 def test_a_tied_head_leaves_the_embedding_alone(any_subject: Subject) -> None:
