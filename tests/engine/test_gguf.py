@@ -21,6 +21,7 @@ from backend.recipe.recipe import Recipe
 from backend.techniques.base import Subject, decoder_layers
 from backend.techniques.prune.layers import remove
 from backend.techniques.registry import apply_switch
+from benchmarks._llamacpp import LlamaCpp
 
 TEXT = "Once there was a lantern in the harbor. It's 1999 \t and\n\n Ana said: 'çüß 日本 🙂'  twice."
 
@@ -168,45 +169,9 @@ def test_numbers_are_encoded_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch
 # llama.cpp itself
 
 
-class LlamaCpp:
-    """The least of llama-cpp-python that generates greedily; its high-level class cannot switch extra buffers off."""
-
-    def __init__(self, file: Path) -> None:
-        self.lib: Any = pytest.importorskip(
-            "llama_cpp", reason="llama-cpp-python is not installed", exc_type=ImportError
-        )
-        lib = self.lib
-        lib.llama_backend_init()
-        options = lib.llama_model_default_params()
-        options.use_extra_bufts = False
-        options.n_gpu_layers = 0
-        self.model = lib.llama_model_load_from_file(str(file).encode(), options)
-        assert self.model, "llama.cpp does not load it"
-        self.vocab = lib.llama_model_get_vocab(self.model)
-        context = lib.llama_context_default_params()
-        context.n_ctx = context.n_batch = 256
-        context.n_threads = context.n_threads_batch = 1
-        self.context = lib.llama_init_from_model(self.model, context)
-
-    def tokens(self, text: str) -> list[int]:
-        raw = text.encode()
-        room = (self.lib.llama_token * 512)()
-        count = self.lib.llama_tokenize(self.vocab, raw, len(raw), room, 512, True, False)
-        return list(room[:count])
-
-    def logits(self, ids: list[int]) -> np.ndarray[Any, Any]:
-        """Logits (V,) after more tokens."""
-        row = (self.lib.llama_token * len(ids))(*ids)
-        assert self.lib.llama_decode(self.context, self.lib.llama_batch_get_one(row, len(ids))) == 0
-        size = self.lib.llama_vocab_n_tokens(self.vocab)
-        return np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.context, -1), shape=(size,)).copy()
-
-    def greedy(self, ids: list[int], count: int) -> list[int]:
-        written: list[int] = []
-        for _ in range(count):
-            ids = [int(self.logits(ids).argmax())]
-            written += ids
-        return written
+def there(file: Path) -> LlamaCpp:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed", exc_type=ImportError)
+    return LlamaCpp(file)
 
 
 def greedy(model: Any, ids: list[int], count: int) -> list[int]:
@@ -218,21 +183,21 @@ def greedy(model: Any, ids: list[int], count: int) -> list[int]:
 
 def test_llama_cpp_computes_the_same(original: Path, tmp_path: Path) -> None:
     subject = subject_of(original)
-    there = LlamaCpp(written(subject, tmp_path / "model.gguf"))
-    ids = there.tokens(TEXT)
+    other = there(written(subject, tmp_path / "model.gguf"))
+    ids = other.tokens(TEXT)
     assert subject.tokenizer is not None
     assert ids == subject.tokenizer(TEXT)["input_ids"]
     with torch.inference_mode():
         here = subject.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-    found = torch.from_numpy(there.logits(ids))
+    found = torch.from_numpy(other.logits(ids))
     assert (found - here).norm() / here.norm() < 2e-3
 
 
 def test_llama_cpp_slides_where_a_shortened_gemma_slides(gemma_like: Path, tmp_path: Path) -> None:
     subject = without_the_first(gemma_like)
-    there = LlamaCpp(written(subject, tmp_path / "model.gguf"))
+    other = there(written(subject, tmp_path / "model.gguf"))
     ids = list(range(1, 61))  # more than the window of 16
-    found = torch.from_numpy(there.logits(ids))
+    found = torch.from_numpy(other.logits(ids))
     here = logits(subject.model, 60)[-1]
     assert (found - here).norm() / here.norm() < 2e-3
 
@@ -242,17 +207,17 @@ def test_llama_cpp_slides_where_a_shortened_gemma_slides(gemma_like: Path, tmp_p
 def test_llama_cpp_continues_as_gemma_does(gemma_folder: Path, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed", exc_type=ImportError)
     subject = subject_of(gemma_folder)
-    there = LlamaCpp(written(subject, tmp_path / "gemma.gguf", kind))
+    other = there(written(subject, tmp_path / "gemma.gguf", kind))
     assert subject.tokenizer is not None
     for text in (TEXT, "  def f(x):\n\treturn x", "Größe, naïve, Ελλάδα, <b>bold</b>"):
-        assert there.tokens(text) == subject.tokenizer(text)["input_ids"]
-    ids = there.tokens("Once upon a time")
+        assert other.tokens(text) == subject.tokenizer(text)["input_ids"]
+    ids = other.tokens("Once upon a time")
     if kind == "f32":
-        assert there.greedy(ids, 12) == greedy(subject.model, ids, 12)
+        assert other.greedy(ids, 12) == greedy(subject.model, ids, 12)
         return
     with torch.inference_mode():
         here = subject.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(0)
-    found = torch.from_numpy(there.logits(ids)).log_softmax(0)
+    found = torch.from_numpy(other.logits(ids)).log_softmax(0)
     assert float((here.exp() * (here - found)).sum()) < 0.05  # rounding to 8 bits: nats, and the same first choice
     assert int(found.argmax()) == int(here.argmax())
 
@@ -260,6 +225,6 @@ def test_llama_cpp_continues_as_gemma_does(gemma_folder: Path, tmp_path: Path, k
 def test_llama_cpp_continues_as_the_storyteller_does(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed", exc_type=ImportError)
     subject = load(resolve("storyteller"), device="cpu")
-    there = LlamaCpp(written(subject, tmp_path / "storyteller.gguf", "q8_0"))
-    ids = there.tokens("Once there was a lantern in the harbor.")
-    assert there.greedy(ids, 24) == greedy(subject.model, ids, 24)
+    other = there(written(subject, tmp_path / "storyteller.gguf", "q8_0"))
+    ids = other.tokens("Once there was a lantern in the harbor.")
+    assert other.greedy(ids, 24) == greedy(subject.model, ids, 24)

@@ -8,12 +8,24 @@ from pydantic import Field
 
 from backend.recipe.calibrated import Calibrated
 from backend.recipe.facts import ModelFacts
+from backend.recipe.stores import Ground, Stored, int8_channels, int8_tokens
 from backend.recipe.switch import Group
 
-CPU_ONLY = "its kernels run on a CPU only; choose weight-only int8"
+
+class Int8ByInt8(Calibrated):
+    """A switch whose layers multiply int8 by int8 on fbgemm's kernels."""
+
+    @property
+    def multiplies(self) -> str:
+        """int8 by int8."""
+        return "int8"
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        """A GPU, for which there are no such kernels."""
+        return "its kernels run on a CPU only; choose weight-only int8" if facts.has_gpu else None
 
 
-class Int8Static(Calibrated):
+class Int8Static(Int8ByInt8):
     """Weights int8 a channel, activations int8 with one scale a layer that was fixed on calibration text."""
 
     kind: ClassVar[str] = "int8_static"
@@ -36,11 +48,12 @@ class Int8Static(Calibrated):
     def label(self) -> str:
         return f"int8 static, {self.observer}"
 
-    def refuse(self, facts: ModelFacts) -> str | None:
-        return CPU_ONLY if facts.has_gpu else None
+    def stores(self, ground: Ground) -> Stored:
+        """fbgemm's layers."""
+        return Stored(int8_channels, int8_channels)
 
 
-class SmoothQuant(Calibrated):
+class SmoothQuant(Int8ByInt8):
     """8-bit weights and activations after outliers were moved from the activations into the weights."""
 
     kind: ClassVar[str] = "smoothquant"
@@ -64,5 +77,7 @@ class SmoothQuant(Calibrated):
     def label(self) -> str:
         return f"SmoothQuant {self.alpha:g}" + (", static" if self.scale == "static" else "")
 
-    def refuse(self, facts: ModelFacts) -> str | None:
-        return CPU_ONLY if facts.has_gpu else None
+    def stores(self, ground: Ground) -> Stored:
+        """fbgemm's layers, with another sum a row for tokens with a range of their own."""
+        store = int8_channels if self.scale == "static" else int8_tokens
+        return Stored(store, store)

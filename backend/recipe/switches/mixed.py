@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
+from backend.recipe.stores import Ground, Matrix, Store, Stored, floats, int4_groups, int8_rows, split_rows
 from backend.recipe.switch import Group, Switch
 from backend.recipe.switches.precision import Int4WeightOnly
 
@@ -37,6 +38,7 @@ class MixedPrecision(Switch):
     )
     source: ClassVar[str] = "Dong et al. 2019 (HAWQ), with measured KLD in the place of curvature"
     hint: ClassVar[str] = "Inspect, tab Sensitivity, finds the levels for a budget of bits per weight."
+    kernel_bytes: ClassVar[int] = 9 * 10**6
     decoders_only: ClassVar[str] = "a decoder: levels stand for its layers and its output head"
 
     levels: str = Field(
@@ -65,6 +67,30 @@ class MixedPrecision(Switch):
         named = read_levels(self.levels)
         parts = [f"{_words(unit for unit in named if named[unit] == level)} {level}" for level in set_of(named)]
         return f"mixed: {', '.join([*parts, f'else {self.rest}' if parts else f'all {self.rest}'])}"
+
+    @property
+    def multiplies(self) -> str:
+        """Of a part of the layers."""
+        return "bfloat16" if {"int4", SPLIT} & {*read_levels(self.levels).values(), self.rest} else ""
+
+    def level_stores(self, width: int) -> dict[str, Store]:
+        """How a matrix is held at each level."""
+        return {
+            "int4": int4_groups(self.group_size, width),
+            SPLIT: split_rows(self.likely, self.split_group, width),
+            "int8": int8_rows,
+            "keep": floats(width),
+        }
+
+    def stores(self, ground: Ground) -> Stored:
+        """The mean over the layers, which are of one shape, and the head."""
+        levels, stores = self.by_unit(ground.layers), self.level_stores(ground.width)
+        head = levels.pop(HEAD)
+
+        def body(matrix: Matrix) -> float:
+            return sum(stores[level](matrix) for level in levels.values()) / max(1, ground.layers)
+
+        return Stored(body, None if head == "keep" else stores[head])
 
     def by_unit(self, layers: int) -> dict[str, Level]:
         """The level of every unit of a model with so many decoder layers, the head last."""

@@ -8,6 +8,16 @@ from pydantic import Field
 
 from backend.recipe.facts import ModelFacts
 from backend.recipe.grouped import Grouped
+from backend.recipe.stores import (
+    Ground,
+    Stored,
+    codebook,
+    int8_channels,
+    int8_outliers,
+    int8_rows,
+    int8_tokens,
+    int8_whole,
+)
 from backend.recipe.switch import Group, Switch
 
 
@@ -20,12 +30,18 @@ class Cast(Switch):
     title: ClassVar[str] = "16-bit float"
     summary: ClassVar[str] = "Halves the weights; a GPU gets faster, a CPU often does not, and quality hardly moves."
     source: ClassVar[str] = "PyTorch"
+    kernel_bytes: ClassVar[int] = 15 * 10**6
 
     dtype: Literal["bf16", "fp16"] = Field("bf16", description="bf16 keeps the range of fp32, fp16 keeps more digits")
 
     @property
     def label(self) -> str:
         return self.dtype
+
+    @property
+    def multiplies(self) -> str:
+        """bf16 stands for both: they are as fast as each other."""
+        return "bfloat16"
 
     def refuse(self, facts: ModelFacts) -> str | None:
         if self.dtype == "fp16" and not facts.has_gpu:
@@ -45,6 +61,7 @@ class Int8Dynamic(Switch):
     )
     source: ClassVar[str] = "torch.ao.quantization.quantize_dynamic, engine x86"
     shape_dependent: ClassVar[bool] = True
+    kernel_bytes: ClassVar[int] = 13 * 10**6
 
     per_channel: bool = Field(False, description="one weight scale per output channel, not one per matrix")
     scale: Literal["call", "token"] = Field(
@@ -55,6 +72,17 @@ class Int8Dynamic(Switch):
     def label(self) -> str:
         finer = {"call": ", per channel" if self.per_channel else "", "token": ", per token"}
         return "int8 dynamic" + finer[self.scale]
+
+    @property
+    def multiplies(self) -> str:
+        """int8 by int8."""
+        return "int8"
+
+    def stores(self, ground: Ground) -> Stored:
+        """torch's own layers, or fbgemm's with another sum a row."""
+        rows = int8_channels if self.per_channel else int8_whole
+        store = int8_tokens if self.scale == "token" else rows
+        return Stored(store, store)
 
     def refuse(self, facts: ModelFacts) -> str | None:
         return "its kernels run on a CPU only; choose weight-only int8" if facts.has_gpu else None
@@ -69,12 +97,17 @@ class Int8WeightOnly(Switch):
     title: ClassVar[str] = "int8 weights only"
     summary: ClassVar[str] = "Reads a quarter of fp32's bytes a token and keeps the quality; prefill may get slower."
     source: ClassVar[str] = "torch _weight_int8pack_mm (CPU), torchao (GPU)"
+    kernel_bytes: ClassVar[int] = 9 * 10**6
 
     head: Literal["int8", "keep"] = Field("int8", description="quantize the output head too, or keep it as it is")
 
     @property
     def label(self) -> str:
         return "int8 weights" + (", head kept" if self.head == "keep" else "")
+
+    def stores(self, ground: Ground) -> Stored:
+        """int8 rows, the head as asked."""
+        return Stored(int8_rows, None if self.head == "keep" else int8_rows)
 
 
 class Int4WeightOnly(Grouped):
@@ -116,6 +149,10 @@ class BnbInt8(Switch):
     def label(self) -> str:
         return "LLM.int8()"
 
+    def stores(self, ground: Ground) -> Stored:
+        """The head stays as it is."""
+        return Stored(int8_outliers, None)
+
 
 class Bnb4Bit(Switch):
     """NF4 or FP4 of bitsandbytes, blocks of 64."""
@@ -133,3 +170,7 @@ class Bnb4Bit(Switch):
     @property
     def label(self) -> str:
         return self.format.upper() + (" double" if self.double_quant else "")
+
+    def stores(self, ground: Ground) -> Stored:
+        """The head stays as it is."""
+        return Stored(codebook(self.double_quant, ground), None)

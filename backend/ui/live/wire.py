@@ -23,7 +23,7 @@ from backend.ui.live.feed import Feed, Held
 
 ADDRESS = "/live"
 LOOK_S = 0.002  # between two looks whether the journal has changed: some microseconds each
-REST_S = 0.1  # after news was told: seven times a second is enough for any eye
+REST_S = 0.08  # after news was told: ten times a second is enough for any eye
 QUIET_REST_S = 1.0  # while requests are measured and nothing but a bar moves
 QUIET = ("scoring", "measuring")
 STREAM_S = 4.0  # then the browser asks anew, from where it stands: a server that stops waits no longer than this
