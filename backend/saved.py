@@ -42,6 +42,7 @@ class PackedLayer(Config):
     threshold: float = Field(0.0, ge=0.0)  # of LLM.int8()
     activation_scale: float = Field(0.0, ge=0.0)  # of w8a8 with a fixed range; 0 is a range a token
     activation_zero: int = Field(0, ge=0, le=255)
+    kernel: Literal["fbgemm", "onednn"] = "fbgemm"  # of w8a8: which one it was made for; either gives the same
 
     @field_validator("format")
     @classmethod

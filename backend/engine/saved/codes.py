@@ -15,7 +15,8 @@ from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.qengine import best_engine, deprecation_unsaid, packing_for
 from backend.techniques.quantize.split_linear import SplitLinear
-from backend.techniques.quantize.w8a8_linear import ENGINE, StaticRange, W8A8Linear
+from backend.techniques.quantize.w8a8_kernels import KERNELS, pick
+from backend.techniques.quantize.w8a8_linear import StaticRange, W8A8Linear
 
 Pieces = dict[str, Tensor]
 
@@ -112,7 +113,8 @@ def keep_w8a8(layer: Any) -> tuple[PackedLayer, Pieces]:
     """Codes (N, K) int8 and scales (N,) float32; the activations' range, where it is fixed, stands beside them."""
     codes, scale, bias = layer.unpacked()
     fixed = {"activation_scale": layer.static.scale, "activation_zero": layer.static.zero} if layer.static else {}
-    packed = PackedLayer(format="w8a8", rows=codes.shape[0], columns=codes.shape[1], bias=bias is not None, **fixed)
+    shape = {"rows": codes.shape[0], "columns": codes.shape[1], "bias": bias is not None}
+    packed = PackedLayer(format="w8a8", kernel=layer.kernel.name, **shape, **fixed)
     return packed, {"codes": codes.contiguous(), "scale": scale, **bias_piece(bias)}
 
 
@@ -120,12 +122,14 @@ def make_w8a8(packed: PackedLayer, pieces: Pieces) -> nn.Module:
     """The inverse of `keep_w8a8`.
 
     Raises:
-        RecipeError: where torch has not the engine.
+        RecipeError: where torch has no kernel for it.
     """
-    if ENGINE not in torch.backends.quantized.supported_engines:
-        raise RecipeError("model", "int8 by int8", f"a torch with {ENGINE}", "Load it on another machine.")
+    if not any(kernel.runs() for kernel in KERNELS.values()):
+        raise RecipeError(
+            "model", "int8 by int8", f"a torch with {' or '.join(KERNELS)}", "Load it on another machine."
+        )
     fixed = StaticRange(packed.activation_scale, packed.activation_zero) if packed.activation_scale else None
-    return W8A8Linear.from_codes(pieces["codes"], pieces["scale"], pieces.get("bias"), fixed)
+    return W8A8Linear.from_codes(pieces["codes"], pieces["scale"], pieces.get("bias"), fixed, pick(packed.kernel))
 
 
 def shape_of(layer: Any, bias: object | None = None) -> dict[str, Any]:

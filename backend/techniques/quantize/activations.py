@@ -17,7 +17,8 @@ from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.floats import cast_weights
 from backend.techniques.quantize.observers import Observer, fixed_range
 from backend.techniques.quantize.swap import swap_linears
-from backend.techniques.quantize.w8a8_linear import ENGINE, W8A8Linear
+from backend.techniques.quantize.w8a8_kernels import KERNELS, Fbgemm, OneDnn, pick
+from backend.techniques.quantize.w8a8_linear import W8A8Linear
 
 CONSTANT = "what enters it never changed on the calibration text, so its range is unknown"
 
@@ -30,8 +31,9 @@ def ready(subject: Subject, kind: str) -> None:
     """
     if subject.device.type != "cpu":
         raise RecipeError(f"switches.{kind}", subject.device.type, "a CPU", "Choose weight-only int8 instead.")
-    if ENGINE not in torch.backends.quantized.supported_engines:
-        raise RecipeError(f"switches.{kind}", "on", f"a torch with {ENGINE}", "Choose weight-only int8 instead.")
+    if not any(kernel.runs() for kernel in KERNELS.values()):
+        known = " or ".join(KERNELS)
+        raise RecipeError(f"switches.{kind}", "on", f"a torch with {known}", "Choose weight-only int8 instead.")
     cast_weights(subject.model, torch.float32)
     for name, layer in subject.linears().items():
         if not bool(torch.isfinite(layer.weight.sum())):
@@ -47,14 +49,15 @@ def observed_ranges(subject: Subject, text: CalibrationText, rule: str, outside:
 
 def pack(subject: Subject, kind: str, ranges: Mapping[str, Tensor] | None) -> None:
     """Replace every linear layer, the head too; with ranges the activation scales are fixed, else found a token."""
+    kernel = pick((OneDnn if subject.facts.task == "encoder" else Fbgemm).name)  # an encoder knows no short calls
 
     def build(name: str, layer: nn.Linear) -> nn.Module | str:
         if ranges is None:
-            return W8A8Linear(layer)
+            return W8A8Linear(layer, kernel=kernel)
         if name not in ranges:
             return "the calibration text never reached it"
         low, high = ranges[name].tolist()
-        return W8A8Linear(layer, fixed_range(low, high)) if low < high else CONSTANT
+        return W8A8Linear(layer, fixed_range(low, high), kernel) if low < high else CONSTANT
 
     swap_linears(subject, kind, build)
 
@@ -73,6 +76,7 @@ def w8a8_effect(subject: Subject, kind: str, static: bool) -> Effect:
     effect.took_effect = effect.took_effect and all((layer.static is not None) == static for layer in own)
     effect.facts["activation_scales"] = ", ".join(f"{way} x {count}" for way, count in ways.items()) or None
     effect.facts["weight_scales"] = "one per output channel"
+    effect.facts["kernel"] = ", ".join(sorted({layer.kernel.name for layer in own})) or None
     told: dict[str, Any] = subject.notes.get(kind, {}).get("calibration", {})
     effect.facts |= {f"calibration_{name}": value for name, value in told.items()}
     return effect

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from backend.techniques.quantize.int8_linear import quantize_rows
-from backend.techniques.quantize.qengine import deprecation_unsaid, packing_for
+from backend.techniques.quantize.w8a8_kernels import Fbgemm, Kernel
 
-ENGINE = "fbgemm"  # the one that takes a fixed activation scale and gives floats in one call
 TINY = 1e-12  # a span above 0 for a token of zeros
 
 
@@ -30,58 +29,67 @@ class StaticRange:
 class W8A8Linear(nn.Module):
     """y = x W^T + bias in int8: one symmetric weight scale per output channel; activation ranges a token, or one fixed.
 
-    fbgemm takes one activation scale a call. So every token is first stretched to fill 0 to 1, which one fixed scale
-    fits, and the product is stretched back: with low = min(x, 0) and span = max(x, 0) - low of a token,
-    x W^T = span ((x - low) / span) W^T + low (sum of W's columns). A token's result is then the same whatever others
-    the call holds, which torch's dynamic layers cannot say: decode, prefill and scoring agree.
+    The kernels (w8a8_kernels.py) take one activation scale a call. So every token is first stretched to fill 0 to 1,
+    which one fixed scale fits, and the product is stretched back: with low = min(x, 0) and span = max(x, 0) - low of a
+    token, x W^T = span ((x - low) / span) W^T + low (sum of W's columns). A token's result is then the same whatever
+    others the call holds, which torch's dynamic layers cannot say: decode, prefill and scoring agree.
 
-    Microseconds on two AVX-512 cores with VNNI, N x K = 2048 x 640, in one run:
+    Microseconds with fbgemm on two AVX-512 cores with VNNI, N x K = 2048 x 640, in one run:
 
     | M | fp32 | torch's dynamic layer | a range a token | a fixed range |
     | 1 | 85 | 20 | 29 | 20 |
     | 16 | 299 | 58 | 71 | 111 |
     | 256 | 2261 | 895 | 1064 | 892 |
-
-    oneDNN's `qlinear_pointwise` found no kernel on that machine; `torch._int_mm` is faster at 256 rows and two to three
-    times slower at one.
     """
 
     column_sums: Tensor  # (N,) float32: sums over the inputs of the weights as they are held
 
-    def __init__(self, linear: nn.Linear, static: StaticRange | None = None) -> None:
+    def __init__(self, linear: nn.Linear, static: StaticRange | None = None, kernel: type[Kernel] = Fbgemm) -> None:
         super().__init__()
         codes, scale = quantize_rows(linear.weight.detach())
-        self._hold(codes, scale, linear.bias, static)
+        self._hold(codes, scale, linear.bias, static, kernel)
 
     @classmethod
-    def from_codes(cls, codes: Tensor, scale: Tensor, bias: Tensor | None, static: StaticRange | None) -> W8A8Linear:
+    def from_codes(
+        cls,
+        codes: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        static: StaticRange | None,
+        kernel: type[Kernel] = Fbgemm,
+    ) -> W8A8Linear:
         """The layer out of codes (N, K) int8, a scale (N,) float32 a row, and a bias (N,)."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        layer._hold(codes, scale, bias, static)
+        layer._hold(codes, scale, bias, static, kernel)
         return layer
 
-    def _hold(self, codes: Tensor, scale: Tensor, bias: Tensor | None, static: StaticRange | None) -> None:
+    def _hold(
+        self,
+        codes: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        static: StaticRange | None,
+        kernel: type[Kernel],
+    ) -> None:
         self.out_features, self.in_features = codes.shape
         self.static = static
         self.has_bias = bias is not None
         bias = bias.detach().float() if bias is not None else None
         # Opaque: the layout is the kernel's own. What is stretched back takes its bias afterwards.
-        self.packed = _pack(codes, scale, bias if static else None)
+        self.kernel: Kernel = kernel(codes, scale, bias if static else None)
         self.bias = nn.Parameter(bias, requires_grad=False) if bias is not None and static is None else None
         if static is None:
             self.register_buffer("column_sums", codes.sum(1, dtype=torch.int32).float().mul_(scale))
 
     def unpacked(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """What `from_codes` takes: codes, scales, and the bias."""
-        with deprecation_unsaid():
-            weight, bias = torch.ops.quantized.linear_unpack(self.packed)
-            codes, scale = weight.int_repr(), weight.q_per_channel_scales().float()
+        codes, scale, bias = self.kernel.unpacked()
         return codes, scale, bias if self.static else self.bias
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes behind the opaque weight: the matrix; a sum (int32), a scale and a zero point a row; the bias."""
+        """Bytes in the kernel: the matrix; a sum (int32), a scale and a zero point a row; the bias."""
         bias = 4 * self.out_features if self.has_bias and self.static else 0
         return self.in_features * self.out_features + 12 * self.out_features + bias
 
@@ -91,12 +99,12 @@ class W8A8Linear(nn.Module):
         if self.static is not None:
             if levels() < 255:  # a larger code would overflow the 16 bits
                 rows = rows.clamp(max=self.static.scale * (levels() - self.static.zero))
-            out = _multiply(rows, self.static.scale, self.static.zero, self.packed)
+            out = self.kernel.multiply(rows, self.static.scale, self.static.zero)
         else:
             low, high = rows.aminmax(dim=1, keepdim=True)  # (M, 1) each
             low = low.clamp_max_(0)
             span = high.clamp_min_(0).sub_(low).clamp_min_(TINY)
-            out = _multiply((rows - low).div_(span), 1 / levels(), 0, self.packed)
+            out = self.kernel.multiply((rows - low).div_(span), 1 / levels(), 0)
             out.mul_(span).addr_(low[:, 0], self.column_sums)
             if self.bias is not None:
                 out += self.bias
@@ -112,19 +120,5 @@ class W8A8Linear(nn.Module):
     def extra_repr(self) -> str:
         """What print(model) shows."""
         how = "a range a token" if self.static is None else f"scale {self.static.scale:.3g}, zero {self.static.zero}"
-        return f"in_features={self.in_features}, out_features={self.out_features}, {how}, bias={self.has_bias}"
-
-
-def _pack(codes: Tensor, scale: Tensor, bias: Tensor | None) -> torch.ScriptObject:
-    """Pack int8 codes (N, K) with a scale (N,) each row."""
-    with packing_for(ENGINE), deprecation_unsaid():
-        zeros = torch.zeros(len(scale), dtype=torch.long)
-        weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
-        packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(weight, bias)
-    return packed
-
-
-def _multiply(rows: Tensor, scale: float, zero: int, packed: torch.ScriptObject) -> Tensor:
-    """Rows (M, K) float32, rounded to codes with this scale and zero point -> (M, N) float32."""
-    product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows, scale, zero, packed)
-    return product
+        shape = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{shape}, {how}, bias={self.has_bias}, kernel={self.kernel.name}"
