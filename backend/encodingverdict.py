@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.encodingview import EncodingLane, EncodingView
+from backend.eventview import head_of_verdict
 from backend.metrics import Ratio, paired_ratio, percentiles
 from backend.recipe.race import Race
 from backend.suspicion import suspicions
@@ -121,15 +122,8 @@ def _note(seen: Encoded) -> str:
 
 def _own(view: EncodingView, lane: EncodingLane, simulated: bool, seen: Encoded) -> dict[str, Any]:
     """What can be said of a lane by itself, and the paired speed beside each size."""
-    effects = lane.receipt.get("effects", [])
-    entry: dict[str, Any] = {
-        "label": lane.label,
-        "failed": lane.failure is not None,
-        "simulated": simulated,
-        "effects": effects,
-        "no_effect": [effect["kind"] for effect in effects if not effect["took_effect"]],
-        "sizes": {str(size): _at(lane, size, seen) for size in view.sizes},
-    }
+    entry = head_of_verdict(lane, simulated)
+    entry["sizes"] = {str(size): _at(lane, size, seen) for size in view.sizes}
     if lane.encoded:
         entry["peak_bytes"] = max(data["peak_bytes"] for data in lane.encoded)
     return entry

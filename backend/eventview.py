@@ -15,6 +15,25 @@ class ViewedLane(Protocol):
     label: str
 
 
+class JudgedLane(ViewedLane, Protocol):
+    """A lane of a view that ends in a verdict."""
+
+    receipt: dict[str, Any]
+    failure: dict[str, Any] | None
+
+
+def head_of_verdict(lane: JudgedLane, simulated: bool) -> dict[str, Any]:
+    """With what a lane's entry in any verdict begins: who it is, whether it failed, and what really took effect."""
+    effects = lane.receipt.get("effects", [])
+    return {
+        "label": lane.label,
+        "failed": lane.failure is not None,
+        "simulated": simulated,
+        "effects": effects,
+        "no_effect": [effect["kind"] for effect in effects if not effect["took_effect"]],
+    }
+
+
 L = TypeVar("L", bound=ViewedLane)
 
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from backend.alarm import judge_quality
 from backend.budget import judge_budget
+from backend.eventview import head_of_verdict
 from backend.explain import explain
 from backend.measured import Measured, measured
 from backend.metrics import cost_per_million
@@ -94,14 +95,7 @@ def _measured_note(seen: Measured) -> str:
 
 def _own(lane: LaneView, race: Race, simulated: bool, seen: Measured) -> dict[str, Any]:
     """What can be said of a lane by itself."""
-    effects = lane.receipt.get("effects", [])
-    entry: dict[str, Any] = {
-        "label": lane.label,
-        "failed": lane.failure is not None,
-        "simulated": simulated,
-        "effects": effects,
-        "no_effect": [effect["kind"] for effect in effects if not effect["took_effect"]],
-    }
+    entry = head_of_verdict(lane, simulated)
     entry |= seen.own(lane.name)
     if kinds := seen.kinds():
         entry["kinds"] = {kind: seen.own(lane.name, kind) for kind in kinds}

@@ -18,7 +18,7 @@ from backend.catalog import resolve
 from backend.engine.calibration import text_reader
 from backend.engine.decode import Decoder
 from backend.engine.load import load
-from backend.engine.quality import Shadow, compare
+from backend.engine.quality import Shadow
 from backend.engine.text import encode
 from backend.metrics import Ratio, paired_ratio
 from backend.recipe.race import Sampling
@@ -29,7 +29,7 @@ from backend.texts import held_out_text
 from benchmarks._llamacpp import LlamaCpp
 
 WINDOW = 256
-ROWS = 64  # scored at a time: (64, V) float32 is 67 MB of Gemma
+ROWS = 16  # scored at a time: (16, V) float32 is 17 MB of Gemma
 STEPS, ROUNDS = 12, 12
 DECODED = 256  # tokens scored one a call
 
@@ -168,27 +168,46 @@ class Theirs(Contender):
         self._last = int(self.llama.logits([self._last]).argmax())
 
 
+@dataclass
+class Window:
+    """A stretch of text as the baseline sees it."""
+
+    ids: list[int]  # (T,)
+    following: Tensor  # (T,) the token after each
+    logps: Tensor  # (T, V) of the baseline
+    of_token: Tensor  # (T,) of the token that follows
+    first: Tensor  # (T,) the token that it ranks first
+
+    @classmethod
+    def of(cls, base: Contender, ids: list[int]) -> Window:
+        """All but the last token, which only follows."""
+        logps = torch.log_softmax(base.logits(ids[:-1]), dim=-1)
+        following = torch.tensor(ids[1:])
+        return cls(ids[:-1], following, logps, logps.gather(1, following[:, None])[:, 0], logps.argmax(-1))
+
+    def score(self, other: Contender) -> None:
+        """Add the rows' scores to a contender's; a few rows at a time, so that they stay in the caches."""
+        logits = other.logits(self.ids)
+        for start in range(0, len(self.ids), ROWS):
+            part = slice(start, start + ROWS)
+            ours = torch.log_softmax(logits[part], dim=-1)
+            base = self.logps[part]
+            kld = base.sub(ours).mul_(base.exp()).sum(-1).clamp_min_(0)
+            other.scores["kld"] += kld.tolist()
+            other.scores["top1"] += (ours.argmax(-1) == self.first[part]).float().tolist()
+            other.scores["logp"] += ours.gather(1, self.following[part, None])[:, 0].tolist()
+
+
 @torch.inference_mode()
 def score(base: Contender, others: Sequence[Contender], ids: list[int]) -> float:
     """Score every contender on every window against the baseline; the baseline's nats a token."""
     nats: list[float] = []
     for start in range(0, len(ids) - 1, WINDOW):
-        following = ids[start + 1 : start + WINDOW + 1]
-        window = ids[start : start + len(following)]
-        logps = torch.log_softmax(base.logits(window), dim=-1)  # (T, V)
-        of_token = logps.gather(1, torch.tensor(following)[:, None])[:, 0]
-        nats += (-of_token).tolist()
+        window = Window.of(base, ids[start : start + WINDOW + 1])
+        nats += (-window.of_token).tolist()
         for other in others:
-            logits = other.logits(window)
-            for row in range(0, len(following), ROWS):
-                part = slice(row, row + ROWS)
-                found = compare(logps[part], logits[part], following[part])
-                other.scores["kld"] += found["kld"]
-                other.scores["top1"] += found["top1"]
-                other.scores["logp"] += [
-                    a + b for a, b in zip(found["delta_logp"], of_token[part].tolist(), strict=True)
-                ]
-        print(f"        scored {start + len(following)} of {len(ids) - 1} tokens", flush=True)
+            window.score(other)
+        print(f"        scored {start + len(window.ids)} of {len(ids) - 1} tokens", flush=True)
     return statistics.fmean(nats)
 
 

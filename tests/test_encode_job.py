@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,8 @@ import psutil
 import pytest
 
 from backend.encodingview import EncodingView
-from backend.journal import Journal
 from backend.sentences import own_sentences
+from tests.works import Works
 
 SHAPE = {
     "model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -24,13 +20,8 @@ SHAPE = {
 }  # fmt: skip
 
 
-class Works:
-    """A worker process on a state folder of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.journal = Journal(home / "journal.sqlite")
-        environment = os.environ | {"HEADWAY_HOME": str(home)}
-        self.process = subprocess.Popen([sys.executable, "-m", "backend.worker"], env=environment)
+class Encodings(Works[EncodingView]):
+    view = EncodingView
 
     def submit(self, model: Path | str, *variants: dict[str, Any], kind: str = "encode", **fields: Any) -> int:
         race = {
@@ -41,30 +32,15 @@ class Works:
         }
         return self.journal.submit(kind, race | fields)
 
-    def wait(self, job: int, until: Callable[[EncodingView], bool] | None = None) -> EncodingView:
-        view, deadline = EncodingView(), time.monotonic() + 150
-        while time.monotonic() < deadline:
-            ended = self.journal.job(job).ended
-            view.apply_all(self.journal.events(job, view.last_id))
-            if ended or (until is not None and until(view)):
-                return view
-            time.sleep(0.05)
-        raise TimeoutError(f"job {job}: {view.phase}")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self.journal.close()
-
 
 @pytest.fixture(scope="module")
-def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
-    works = Works(tmp_path_factory.mktemp("encode-home"))
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encodings]:
+    works = Encodings(tmp_path_factory.mktemp("encode-home"))
     yield works
     works.stop()
 
 
-def test_a_race_of_encoders_shows_speed_vectors_and_receipts(works: Works, tiny_encoder_folder: Path) -> None:
+def test_a_race_of_encoders_shows_speed_vectors_and_receipts(works: Encodings, tiny_encoder_folder: Path) -> None:
     view = works.wait(works.submit(tiny_encoder_folder, {"int8_weight_only": {}}, {"prune_heads": {"ratio": 0.5}}))
     assert view.state == "finished", view.card
     assert view.sizes == [1, 8, 32]
@@ -89,7 +65,7 @@ def test_a_race_of_encoders_shows_speed_vectors_and_receipts(works: Works, tiny_
     assert len(view.lanes["A"].found) == 5
 
 
-def test_calls_of_one_round_are_paired_and_turned_round(works: Works, tiny_encoder_folder: Path) -> None:
+def test_calls_of_one_round_are_paired_and_turned_round(works: Encodings, tiny_encoder_folder: Path) -> None:
     view = works.wait(works.submit(tiny_encoder_folder, {"cast": {}}))
     assert view.state == "finished", view.card
     base, other = (view.lanes[name].encoded for name in ("base", "A"))
@@ -101,7 +77,7 @@ def test_calls_of_one_round_are_paired_and_turned_round(works: Works, tiny_encod
         assert len(ours["call_s"]) * ours["size"] == ours["sentences"]
 
 
-def test_a_shape_is_timed_and_never_scored(works: Works) -> None:
+def test_a_shape_is_timed_and_never_scored(works: Encodings) -> None:
     view = works.wait(works.submit(f"shape:{json.dumps(SHAPE)}", {"int8_dynamic": {}}))
     assert view.state == "finished", view.card
     assert view.opened["scored"] is False
@@ -110,7 +86,7 @@ def test_a_shape_is_timed_and_never_scored(works: Works) -> None:
     assert view.verdict["lanes"]["A"]["sizes"]["8"]["speed"]["ratio"] > 0
 
 
-def test_cancel_keeps_what_was_measured(works: Works, tiny_encoder_folder: Path) -> None:
+def test_cancel_keeps_what_was_measured(works: Encodings, tiny_encoder_folder: Path) -> None:
     slow = {"budget_s": 60.0, "width": 0.0001}
     job = works.submit(tiny_encoder_folder, {"cast": {}}, measure=slow)
     works.wait(job, lambda view: bool(view.lanes.get("A") and view.lanes["A"].encoded))
@@ -122,7 +98,9 @@ def test_cancel_keeps_what_was_measured(works: Works, tiny_encoder_folder: Path)
     assert view.verdict is None
 
 
-def test_a_lane_that_is_killed_is_an_event_and_takes_nothing_with_it(works: Works, tiny_encoder_folder: Path) -> None:
+def test_a_lane_that_is_killed_is_an_event_and_takes_nothing_with_it(
+    works: Encodings, tiny_encoder_folder: Path
+) -> None:
     slow = {"budget_s": 4.0, "width": 0.0001}
     job = works.submit(tiny_encoder_folder, {"cast": {}}, {"int8_weight_only": {}}, measure=slow)
     works.wait(job, lambda view: bool(view.lanes.get("B") and view.lanes["B"].encoded))
@@ -155,7 +133,7 @@ def last_lane(worker: int) -> psutil.Process:
     ],
 )
 def test_what_an_encoder_cannot_be_asked_ends_in_a_card(
-    works: Works, tiny_encoder_folder: Path, fields: dict[str, Any], field: str
+    works: Encodings, tiny_encoder_folder: Path, fields: dict[str, Any], field: str
 ) -> None:
     asked = {"model": str(tiny_encoder_folder)} | fields
     view = works.wait(works.submit(asked.pop("model"), {}, **asked))
@@ -164,7 +142,7 @@ def test_what_an_encoder_cannot_be_asked_ends_in_a_card(
     assert not view.lanes
 
 
-def test_a_decoders_race_refuses_an_encoder(works: Works, tiny_encoder_folder: Path) -> None:
+def test_a_decoders_race_refuses_an_encoder(works: Encodings, tiny_encoder_folder: Path) -> None:
     view = works.wait(works.submit(tiny_encoder_folder, {}, kind="race"))
     assert view.state == "failed"
     assert view.card["field"] == "model"

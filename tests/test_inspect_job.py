@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.inspection import InspectionView, explain_peak
-from backend.journal import Journal
 from backend.roofline import points
+from tests.works import Works
 
 STORY = "Once there was a lantern in the harbor. The lantern is red. Anna was in the harbor. Anna took the lantern"
 
 
-class Works:
-    """A worker process on a state folder of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.journal = Journal(home / "journal.sqlite")
-        environment = os.environ | {"HEADWAY_HOME": str(home)}
-        self.process = subprocess.Popen([sys.executable, "-m", "backend.worker"], env=environment)
+class Inspections(Works[InspectionView]):
+    view = InspectionView
 
     def submit(self, model: Path | str, *variants: dict[str, Any], **fields: Any) -> int:
         race = {"model": str(model), "prompt": STORY, "variants": [{"switches": one} for one in variants]}
         return self.journal.submit("inspect", {"race": race | fields, "job": None})
 
-    def wait(self, job: int, until: Callable[[InspectionView], bool] | None = None) -> InspectionView:
-        view, deadline = InspectionView(), time.monotonic() + 150
-        while time.monotonic() < deadline:
-            ended = self.journal.job(job).ended
-            view.apply_all(self.journal.events(job, view.last_id))
-            if ended or (until is not None and until(view)):
-                return view
-            time.sleep(0.05)
-        raise TimeoutError(f"job {job}: {view.phase}")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self.journal.close()
-
 
 @pytest.fixture(scope="module")
-def works(tmp_path_factory) -> Iterator[Works]:
-    works = Works(tmp_path_factory.mktemp("inspect-home"))
+def works(tmp_path_factory) -> Iterator[Inspections]:
+    works = Inspections(tmp_path_factory.mktemp("inspect-home"))
     yield works
     works.stop()
 

@@ -3,61 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from backend.journal import Journal
 from backend.replay import RaceView
+from tests.works import Works
 
 STORY = "Once there was a lantern in the harbor. The lantern is red. Anna was in the harbor. Anna took the lantern"
 QUICK = {"budget_s": 2.0, "tokens": 8, "quality_tokens": 512, "questions": 4}
 
 
-class Bench:
-    """A worker process on a state folder of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.journal = Journal(home / "journal.sqlite")
-        self.start()
-
-    def start(self) -> None:
-        environment = os.environ | {"HEADWAY_HOME": str(self.home)}
-        self.process = subprocess.Popen([sys.executable, "-m", "backend.worker"], env=environment)
+class Bench(Works[RaceView]):
+    view = RaceView
 
     def submit(self, model: Path | str, *variants: dict[str, Any], **fields: Any) -> int:
         spec = {"model": str(model), "prompt": STORY, "max_new_tokens": 24, "measure": QUICK}
         spec |= {"variants": [{"switches": switches} for switches in variants]} | fields
         return self.journal.submit("race", spec)
-
-    def wait(self, job: int, until: Callable[[RaceView], bool] | None = None, limit_s: float = 120.0) -> RaceView:
-        view, deadline = RaceView(), time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            ended = self.journal.job(job).ended
-            view.apply_all(self.journal.events(job, view.last_id))
-            if ended or (until is not None and until(view)):
-                return view
-            time.sleep(0.05)
-        raise TimeoutError(f"job {job}: {view.phase}")
-
-    def lanes(self) -> list[psutil.Process]:
-        """The processes that hold models: the fork server's children."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in children if p.parent() and p.parent().pid != self.process.pid]
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        self.journal.close()
 
 
 @pytest.fixture(scope="module")
