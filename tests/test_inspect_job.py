@@ -61,7 +61,8 @@ def test_an_inspection_shows_every_section_and_a_lane_that_fails_takes_nothing_w
     assert len(base.importance[0]) == 4
     assert "packed" in eight.unavailable["importance"]
     assert {scheme: list(found) for scheme, found in base.sensitivity.items()} == {
-        scheme: ["0", "1", "head"] for scheme in ("int4", "int8", "int8_dynamic")
+        **{scheme: ["0", "1", "head"] for scheme in ("int4", "int8", "int8_dynamic")},
+        "split": ["head"],
     }
     assert not eight.sensitivity
     assert eight.ready["receipt"]["effects"][0]["took_effect"] is True
