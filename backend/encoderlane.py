@@ -15,7 +15,7 @@ from backend.engine.calibration import text_reader
 from backend.engine.change import change, load_for
 from backend.engine.encode import Batch, embed, embed_all, groups, make_batch, timed
 from backend.engine.encodingreceipt import encoder_receipt, watch
-from backend.engine.memory import MemoryMeter, device_memory, module_parameters
+from backend.engine.memory import MemoryMeter, device_memory, module_parameters, settle
 from backend.engine.text import encode
 from backend.journal import state_folder
 from backend.packedvectors import packed
@@ -66,8 +66,7 @@ class EncoderLane:
     def warm(self, size: int) -> dict[str, Any]:
         """Encode a batch so that kernels are warm; read a first receipt, of a model that is at rest."""
         embed(self.subject, make_batch(self.subject, own_sentences().sentences[:size]))
-        gc.collect()
-        gc.freeze()  # what is loaded stays: to collect among it before every call took .3 s, more than the calls
+        settle()
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),

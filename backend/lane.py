@@ -18,7 +18,7 @@ from backend.engine.decode import Decoder, Emission
 from backend.engine.inspect.work import matrix_shape
 from backend.engine.inspector import Inspector
 from backend.engine.marker import Marker
-from backend.engine.memory import MemoryMeter, device_memory, module_parameters
+from backend.engine.memory import MemoryMeter, device_memory, module_parameters, settle
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
 from backend.engine.stopwatch import Stopwatch
@@ -91,6 +91,7 @@ class Lane:
         if ring:
             self.marker.ring = Ring(ring, vocab)
         decoder = self._warm_decoder()
+        settle()
         return {
             "label": self.recipe.label,
             "parameters": module_parameters(self.subject.model),

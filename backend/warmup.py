@@ -20,10 +20,11 @@ def steady_from(values: Sequence[float]) -> int:
 
     One binary split on the logarithms: the place that leaves the least squared error around two means, taken when it
     lowers the error by more than 3 ln(n) variances (half of that again above what Schwarz's criterion asks for a mean
-    and a place), parts two levels by a hundredth or more, and lies in the first half: what changes later is no
-    warm-up. The spread is read from neighbouring differences, which a step does not widen, and values are cut off at
-    five deviations from the median of the second half. Source: Barrett et al. 2017, Virtual Machine Warmup Blows Hot
-    and Cold (that warm-up is to be found and not assumed); Scott and Knott 1974 (binary segmentation).
+    and a place), parts two levels by a hundredth or more, and lies in the first third: what changes later is no
+    warm-up, and on a machine that others use too such changes are many. The spread is read from neighbouring
+    differences, which a step does not widen, and values are cut off at five deviations from the median of the second
+    half. Source: Barrett et al. 2017, Virtual Machine Warmup Blows Hot and Cold (that warm-up is to be found and not
+    assumed); Scott and Knott 1974 (binary segmentation).
 
     Args:
         values: positive, in the order in which they were measured.
@@ -44,7 +45,7 @@ def steady_from(values: Sequence[float]) -> int:
     gains = np.round(counts * (n - counts) / n * gaps**2, DIGITS)  # what each split lowers the squared error by
     best = int(np.argmax(gains))
     clear = gains[best] > PENALTY * math.log(n) and abs(gaps[best]) * spread >= LEAST_CHANGE
-    return int(counts[best]) if clear and counts[best] <= n // 2 else 0
+    return int(counts[best]) if clear and counts[best] <= n // 3 else 0
 
 
 def rounds_note(rounds: int, left_out: int) -> str:
