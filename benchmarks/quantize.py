@@ -46,6 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "int8 static, percentile": {"int8_static": {"observer": "percentile"}},
     "int8 static, mse": {"int8_static": {"observer": "mse"}},
     "SmoothQuant .5, per token": {"smoothquant": {}},
+    "SmoothQuant .6, per token": {"smoothquant": {"alpha": 0.6}},
     "SmoothQuant .5, static": {"smoothquant": {"scale": "static"}},
     "fp8, simulated": {"fp8": {"simulate": True}},
     MIXED: {"mixed_precision": {"levels": "head:split"}},
@@ -134,8 +135,9 @@ def page(sections: list[str]) -> str:
     machine, versions = hardware()["hardware"], hardware()["versions"]
     about = (
         f"# Quantization, measured\n\n"
-        f"Written by `python -m benchmarks.quantize --out docs/quantization.md`, in one run on {machine['processor']}, "
-        f"{machine['cores']} cores, torch {versions['torch']}. Everything is against the same model in fp32.\n\n"
+        "Written by `python -m benchmarks.quantize --out docs/quantization.md`, each table in one run on "
+        f"{machine['processor']}, {machine['cores']} cores, torch {versions['torch']}. Everything is against the same "
+        "model in fp32.\n\n"
         f"- **bits held**: of a weight in the quantized layers, scales included, counted in the live model; of "
         f"llama.cpp the whole file over all weights.\n"
         f"- **decode speed**: paired ratio of one-token steps taken in turn, with its 95% interval.\n"
