@@ -105,9 +105,11 @@ def run(model: str, tokens: int, only: list[str] | None) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         base = Ours.prepared(model, "fp32", {}, tokens, Path(folder))
         chosen = {n: s for n, s in METHODS.items() if not only or any(part in n for part in only)}
-        ours = [Ours.prepared(model, name, switches, tokens, Path(folder)) for name, switches in chosen.items()]
-        for one in ours:
+        ours = []
+        for name, switches in chosen.items():
+            one = Ours.prepared(model, name, switches, tokens, Path(folder))
             one.subject.model.set_input_embeddings(base.subject.model.get_input_embeddings())
+            ours.append(one)
         others: list[Contender] = [*ours, *llama_cpp(model, Path(folder))]
     ids = encode(base.subject, held_out_text(resolve(model)).text[: 8 * tokens])[:tokens]
     nats = score(base, others, ids)
