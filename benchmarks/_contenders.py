@@ -41,6 +41,7 @@ class Contender:
     name: str
     bits: float  # of a weight in the quantized layers, scales included
     prepared_s: float
+    simulated: bool = False  # its quality is real and its speed means nothing
     scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     decode_kld: list[float] = field(default_factory=list)
     speed: Ratio | None = None
@@ -63,7 +64,7 @@ class Contender:
         cells = (
             self.name,
             f"{self.bits:.2f}",
-            f"{self.speed.ratio:.2f} ({self.speed.low:.2f} to {self.speed.high:.2f})" if self.speed else "",
+            self._speed_words(),
             f"{self.kld:.4f}",
             f"{kld[int(0.99 * (len(kld) - 1))]:.3f}",
             f"{self.kld_in_decode:.4f}" if self.decode_kld else "the same",
@@ -74,9 +75,14 @@ class Contender:
         )
         return f"| {' | '.join(cells)} |"
 
+    def _speed_words(self) -> str:
+        if self.simulated or self.speed is None:
+            return "simulated" if self.simulated else ""
+        return f"{self.speed.ratio:.2f} ({self.speed.low:.2f} to {self.speed.high:.2f})"
+
     def beats(self, other: Contender) -> bool:
         """Both faster and nearer to the baseline in decode."""
-        if self.speed is None or other.speed is None:
+        if self.simulated or self.speed is None or other.speed is None:
             return False
         return self.speed.low > other.speed.high and self.kld_in_decode < other.kld_in_decode
 
@@ -119,7 +125,7 @@ class Ours(Contender):
         for switch in recipe.pipeline:
             apply_switch(subject, switch)
             bits = float(read_back(subject, switch).facts["bits_per_weight"])
-        found = cls(name, bits, time.perf_counter() - began)
+        found = cls(name, bits, time.perf_counter() - began, recipe.simulated)
         found.subject = subject
         found.shape_dependent = any(switch.shape_dependent for switch in recipe.pipeline)
         print(f"        {name}: {bits:.2f} bits a weight, prepared in {found.prepared_s:.1f} s", flush=True)

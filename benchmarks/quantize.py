@@ -144,7 +144,8 @@ def page(sections: list[str]) -> str:
         f"llama.cpp the whole file over all weights.\n"
         f"- **decode speed**: paired ratio of one-token steps taken in turn, with its 95% interval.\n"
         f"- **KLD**, **top-1**, **perplexity**: in calls of {WINDOW} tokens, the shape of prefill. **KLD in decode**: "
-        f"over {DECODED} tokens of one call each, where that differs.\n"
+        f"over the text's first {DECODED} tokens, one a call, of methods whose result may hang on the call: to be read "
+        f"down the column and not along the row.\n"
         f"- **prepared**: seconds to quantize, calibration included.\n"
         f"- **better in speed and KLD**: types of llama.cpp that are faster (intervals apart) and nearer in decode.\n"
     )
