@@ -89,10 +89,15 @@ def split_rows(share: float, group: int, width: int) -> Store:
     rest = int4_groups(group, width)
 
     def store(matrix: Matrix) -> float:
-        likely = max(1, round(share * matrix.rows))
+        likely = rows_of(share, matrix.rows)
         return rest(matrix) + int8_rows(Matrix(likely, matrix.columns)) + 8.0 * likely
 
     return store
+
+
+def rows_of(share: float, rows: int) -> int:
+    """How many rows a share of them is, one at least."""
+    return max(1, round(share * rows))
 
 
 def codebook(double: bool, ground: Ground) -> Store:

@@ -15,7 +15,7 @@ from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.qengine import best_engine, deprecation_unsaid, packing_for
 from backend.techniques.quantize.split_linear import SplitLinear
-from backend.techniques.quantize.w8a8_kernels import KERNELS, pick
+from backend.techniques.quantize.w8a8_kernels import KERNELS, any_runs, pick
 from backend.techniques.quantize.w8a8_linear import StaticRange, W8A8Linear
 
 Pieces = dict[str, Tensor]
@@ -124,7 +124,7 @@ def make_w8a8(packed: PackedLayer, pieces: Pieces) -> nn.Module:
     Raises:
         RecipeError: where torch has no kernel for it.
     """
-    if not any(kernel.runs() for kernel in KERNELS.values()):
+    if not any_runs():
         raise RecipeError(
             "model", "int8 by int8", f"a torch with {' or '.join(KERNELS)}", "Load it on another machine."
         )

@@ -13,7 +13,7 @@ from backend.recipe.switch import Group
 
 
 class Int8ByInt8(Calibrated):
-    """A switch whose layers multiply int8 by int8 on fbgemm's kernels."""
+    """A switch whose layers multiply int8 by int8, on kernels of a CPU."""
 
     @property
     def multiplies(self) -> str:

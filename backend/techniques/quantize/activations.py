@@ -17,7 +17,7 @@ from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.floats import cast_weights
 from backend.techniques.quantize.observers import Observer, fixed_range
 from backend.techniques.quantize.swap import swap_linears
-from backend.techniques.quantize.w8a8_kernels import KERNELS, Fbgemm, OneDnn, pick
+from backend.techniques.quantize.w8a8_kernels import KERNELS, any_runs, pick
 from backend.techniques.quantize.w8a8_linear import W8A8Linear
 
 CONSTANT = "what enters it never changed on the calibration text, so its range is unknown"
@@ -31,7 +31,7 @@ def ready(subject: Subject, kind: str) -> None:
     """
     if subject.device.type != "cpu":
         raise RecipeError(f"switches.{kind}", subject.device.type, "a CPU", "Choose weight-only int8 instead.")
-    if not any(kernel.runs() for kernel in KERNELS.values()):
+    if not any_runs():
         known = " or ".join(KERNELS)
         raise RecipeError(f"switches.{kind}", "on", f"a torch with {known}", "Choose weight-only int8 instead.")
     cast_weights(subject.model, torch.float32)
@@ -49,7 +49,7 @@ def observed_ranges(subject: Subject, text: CalibrationText, rule: str, outside:
 
 def pack(subject: Subject, kind: str, ranges: Mapping[str, Tensor] | None) -> None:
     """Replace every linear layer, the head too; with ranges the activation scales are fixed, else found a token."""
-    kernel = pick((OneDnn if subject.facts.task == "encoder" else Fbgemm).name)  # an encoder knows no short calls
+    kernel = pick("onednn" if subject.facts.task == "encoder" else "fbgemm")  # an encoder knows no short calls
 
     def build(name: str, layer: nn.Linear) -> nn.Module | str:
         if ranges is None:

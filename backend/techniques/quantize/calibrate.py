@@ -27,14 +27,19 @@ SAMPLE = 512  # numbers of a tensor that enter a fingerprint
 Hear = Callable[[str, Any, Tensor], None]  # name, layer, what enters it (T, K) float32
 
 
+def text_of(subject: Subject, file: str, tokens: int) -> CalibrationText:
+    """A file's tokens, or those of the model's own kind of text where it is ''; a sample where nothing can be read."""
+    asked = subject.read_text(file, tokens) if subject.read_text else None
+    return asked or CalibrationText(subject.sample_ids[:tokens], "a sample of the model's own text")
+
+
 def calibration_text(subject: Subject, switch: Calibrated) -> CalibrationText:
     """The tokens that the switch asks for.
 
     Raises:
         RecipeError: for a text that is too short, or one that surprises the model far more than its own kind does.
     """
-    asked = subject.read_text(switch.text, switch.tokens) if subject.read_text else None
-    text = asked or CalibrationText(subject.sample_ids[: switch.tokens], "a sample of the model's own text")
+    text = text_of(subject, switch.text, switch.tokens)
     field = f"switches.{switch.kind}.text"
     if len(text.ids) < LEAST:
         raise RecipeError(

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from backend.recipe.base import RecipeError
+from backend.recipe.stores import rows_of
 from backend.techniques.base import Subject
+from backend.techniques.quantize.calibrate import WINDOW, text_of
 
 TOKENS = 1024
-WINDOW = 256  # tokens of one call
 ROWS = 32  # of which the probabilities are held at a time: 34 MB with a vocabulary of 262,144
 
 
@@ -19,14 +20,13 @@ def likely_tokens(subject: Subject, share: float) -> Tensor:
     Raises:
         RecipeError: where there is no text.
     """
-    asked = subject.read_text("", TOKENS) if subject.read_text else None
-    ids = asked.ids if asked else subject.sample_ids[:TOKENS]
+    ids = text_of(subject, "", TOKENS).ids
     if not ids:
         raise RecipeError(
             "switches.mixed_precision.levels", "head:split", "a model with text of its own kind", "Give the head int8."
         )
     means = mean_probabilities(subject, ids)
-    return means.topk(max(1, round(share * len(means)))).indices.sort().values
+    return means.topk(rows_of(share, len(means))).indices.sort().values
 
 
 @torch.inference_mode()

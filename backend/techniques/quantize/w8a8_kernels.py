@@ -104,6 +104,11 @@ Kernel = Fbgemm | OneDnn
 KERNELS: dict[str, type[Kernel]] = {kernel.name: kernel for kernel in (Fbgemm, OneDnn)}
 
 
+def any_runs() -> bool:
+    """Whether this torch on this CPU multiplies int8 by int8 at all."""
+    return any(kernel.runs() for kernel in KERNELS.values())
+
+
 def pick(wanted: str) -> type[Kernel]:
     """The kernel of this name, or the other one where it does not run here."""
     chosen = KERNELS[wanted]
