@@ -122,12 +122,11 @@ class Lane:
         self.meter.start_peak()
         emitted: list[Emission] = []
         clocks: list[float] = []
+        self.stopwatch.wake()
         if self._decoder is None:
             self._begin()
             emitted, self.clock = self._timed(lambda: [self.decoder.start(self.prompt, self.race.max_new_tokens)])
             clocks = [self.clock]
-        else:
-            self.stopwatch.wake()
         deadline = self.clock + budget_s
         while self.clock < deadline and self._left(emitted) > 0:
             if len(emitted) + self._round > most:

@@ -22,7 +22,7 @@ from backend.journal import Journal
 from backend.ui.live.feed import Feed, Held
 
 ADDRESS = "/live"
-LOOK_S = 0.002  # between two looks whether the journal has changed: some microseconds each
+LOOK_S = 0.008  # between two looks whether the journal has changed, most of which fall into a slice
 REST_S = 0.08  # after news was told: ten times a second is enough for any eye
 QUIET_REST_S = 1.0  # while requests are measured and nothing but a bar moves
 QUIET = ("scoring", "measuring")
