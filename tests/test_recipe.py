@@ -242,6 +242,19 @@ def test_what_a_model_can_have_is_not_refused() -> None:
     assert recipe.get("cast") is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "depends"),
+    [
+        ("int8_dynamic", {}, True),
+        ("int8_dynamic", {"scale": "token"}, False),
+        ("bnb_int8", {}, True),
+        ("int8_weight_only", {}, False),
+    ],
+)
+def test_what_depends_on_the_shape_of_a_call_says_so(kind: str, fields: dict[str, Any], depends: bool) -> None:
+    assert read_switch(kind, fields).shape_dependent is depends
+
+
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValidationError):
         read_switch("cast", {}).dtype = "fp16"

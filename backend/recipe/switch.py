@@ -49,7 +49,6 @@ class Switch(Config):
     source: ClassVar[str] = ""  # the paper or the library
     hint: ClassVar[str] = ""  # below its fields: where a good setting is found
     simulated: ClassVar[bool] = False  # changes quality but cannot change speed or memory here
-    shape_dependent: ClassVar[bool] = False  # its output depends on how many tokens one call holds
     kernel_bytes: ClassVar[int] = 0  # kept by its kernels beside the weights: measured on x86 with AVX512 (docs/log.md)
     decoders_only: ClassVar[str] = ""  # why no encoder can have it; empty where encoders can
 
@@ -70,6 +69,11 @@ class Switch(Config):
     def simulates(self) -> bool:
         """Whether it, as it is set, changes quality only."""
         return self.simulated
+
+    @property
+    def shape_dependent(self) -> bool:
+        """Whether its output depends on how many tokens one call holds."""
+        return False
 
     @property
     def multiplies(self) -> str:

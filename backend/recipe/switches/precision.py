@@ -60,7 +60,6 @@ class Int8Dynamic(Switch):
         "Multiplies int8 by int8, the fastest 8 bit on a CPU; one activation scale a call hurts models with outliers."
     )
     source: ClassVar[str] = "torch.ao.quantization.quantize_dynamic, engine x86"
-    shape_dependent: ClassVar[bool] = True
     kernel_bytes: ClassVar[int] = 13 * 10**6
 
     per_channel: bool = Field(False, description="one weight scale per output channel, not one per matrix")
@@ -77,6 +76,11 @@ class Int8Dynamic(Switch):
     def multiplies(self) -> str:
         """int8 by int8."""
         return "int8"
+
+    @property
+    def shape_dependent(self) -> bool:
+        """One range a call covers all of its tokens; one a token does not."""
+        return self.scale == "call"
 
     def stores(self, ground: Ground) -> Stored:
         """torch's own layers, or fbgemm's with another sum a row."""
@@ -141,13 +145,17 @@ class BnbInt8(Switch):
     title: ClassVar[str] = "LLM.int8()"
     summary: ClassVar[str] = "int8 with outlier columns in float: keeps quality, made for GPUs, slow on a CPU."
     source: ClassVar[str] = "Dettmers et al. 2022; bitsandbytes Linear8bitLt"
-    shape_dependent: ClassVar[bool] = True
 
     threshold: float = Field(6.0, ge=0.0, le=20.0, description="activations above it count as outliers; 0 is none")
 
     @property
     def label(self) -> str:
         return "LLM.int8()"
+
+    @property
+    def shape_dependent(self) -> bool:
+        """A column is an outlier where any token of the call says so."""
+        return True
 
     def stores(self, ground: Ground) -> Stored:
         """The head stays as it is."""

@@ -44,7 +44,11 @@ def observed_ranges(subject: Subject, text: CalibrationText, rule: str, outside:
     """For every linear layer the lowest and highest number (2,) that must fit; see `Observer.range`."""
     observers: dict[str, Observer] = defaultdict(Observer)
     hear_inputs(subject, text, subject.linears(), lambda name, layer, rows: observers[name].hear(rows))
-    return {name: torch.tensor(observer.range(rule, outside)) for name, observer in observers.items()}
+    ranges = {}
+    for done, (name, observer) in enumerate(observers.items()):
+        subject.progress(done / len(observers), f"Choosing the range of {name}")
+        ranges[name] = torch.tensor(observer.range(rule, outside))
+    return ranges
 
 
 def pack(subject: Subject, kind: str, ranges: Mapping[str, Tensor] | None) -> None:

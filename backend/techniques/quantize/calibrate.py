@@ -23,6 +23,7 @@ JUDGED = 128  # tokens on which a text is judged
 HEAD_ROWS = 16  # of a window for which logits are computed, so that the head is heard too: more cost more than the rest
 FOREIGN = 2.0  # nats a token more than on the model's own text: it does not know this language
 SAMPLE = 512  # numbers of a tensor that enter a fingerprint
+METHODS = 2  # raised when a switch computes something else than it did: what lies on the shelf is then stale
 
 Hear = Callable[[str, Any, Tensor], None]  # name, layer, what enters it (T, K) float32
 
@@ -112,7 +113,7 @@ def kept(
 
 
 def _key(subject: Subject, switch: Calibrated, text: CalibrationText) -> str:
-    told = [switch.model_dump(mode="json", exclude={"text"}), text.ids, fingerprint(subject.model)]
+    told = [METHODS, switch.model_dump(mode="json", exclude={"text"}), text.ids, fingerprint(subject.model)]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -97,6 +97,31 @@ def test_ranges_are_what_was_shown() -> None:
     assert high < 40.1
 
 
+@pytest.mark.parametrize("shape", ["normal", "heavy", "outliers", "gelu", "positive"])
+def test_the_least_squared_error_is_no_more_than_that_of_torchs_own_search(shape: str) -> None:
+    torch.manual_seed(5)
+    normal = torch.randn(20_000, 1)
+    numbers = {
+        "normal": normal,
+        "heavy": normal * torch.exp(torch.randn(20_000, 1)),
+        "outliers": torch.cat([normal, torch.full((20, 1), 300.0)]),
+        "gelu": nn.functional.gelu(3 * normal),
+        "positive": normal.abs() + 5,
+    }[shape]
+    observer = Observer()
+    observer.hear(numbers)
+    low, high = (float(end) for end in observer._histogram._non_linear_param_search())
+    error = rounded_error(numbers, *observer.range("mse", 0))
+    assert error <= 1.05 * rounded_error(numbers, low, high)
+    assert error <= 1.05 * rounded_error(numbers, *observer.range("minmax", 0))
+
+
+def rounded_error(numbers: torch.Tensor, low: float, high: float) -> float:
+    fixed = fixed_range(low, high)
+    codes = (torch.round(numbers / fixed.scale) + fixed.zero).clamp(0, levels())
+    return float((fixed.scale * (codes - fixed.zero) - numbers).square().mean())
+
+
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
 def test_a_range_holds_zero_exactly(one: float, other: float) -> None:
     fixed = fixed_range(min(one, other), max(one, other))
