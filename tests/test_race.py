@@ -104,6 +104,17 @@ def test_cancel_takes_effect_within_a_slice(bench, tiny_folder):
     assert not bench.lanes()
 
 
+def test_a_calibration_is_cancelled_and_leaves_nothing_half_done(bench):
+    job = bench.submit("storyteller", {"int8_static": {"tokens": 8192}})
+    bench.wait(job, lambda view: "Calibrating" in (view.phase.get("text") or ""))
+    began = time.monotonic()
+    bench.journal.cancel(job)
+    assert bench.wait(job).state == "cancelled"
+    assert time.monotonic() - began < 5
+    assert not bench.lanes()
+    assert not list(bench.home.glob("calibrated/*"))
+
+
 def test_a_killed_lane_is_an_event_and_the_others_finish(bench, tiny_folder):
     job = bench.submit(tiny_folder, {"int8_weight_only": {}}, {"cast": {}}, max_new_tokens=600, prompt="Once")
     bench.wait(job, racing)

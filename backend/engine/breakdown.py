@@ -27,15 +27,17 @@ from transformers import Cache, DynamicCache
 
 from backend.engine.decode import Decoder
 from backend.engine.partclock import CountCalls, PartClock, Place
+from backend.engine.wake import wake
 from backend.engine.yardstick import call_cost, peak_flops, read_bandwidth
 from backend.recipe.race import Sampling
 from backend.techniques.base import DecodePlan, Subject
-from backend.techniques.quantize.counting import layer_bytes
+from backend.techniques.quantize.counting import layer_bytes, weight_bytes
 from backend.techniques.quantize.layers import linear_like
 
-STEPS, STEPS_S = 32, 2.0  # rounds of steps at most, and for how long at most a new one begins
+STEPS, STEPS_S = 32, 3.0  # rounds of steps at most, and for how long at most a new one begins
 PREFILLS, PREFILL_S = 8, 1.5  # the same of prefill
 PLAIN_STEPS = 14
+WAKE_S = 0.03  # before each timed run: putting hooks on and off is a rest for the cores, which a step alone never has
 
 
 def plain_step_s(subject: Subject, prompt: list[int]) -> float:
@@ -62,7 +64,7 @@ def decode_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     """One-token steps after the prompt, without a proposer."""
     clock = PartClock()
     decoder = _decoder(_watched(subject, clock), prompt)
-    told = _in_turn(subject, clock, decoder.step, STEPS, STEPS_S)
+    told = _in_turn(subject, clock, decoder.step, prompt[-1], STEPS, STEPS_S)
     return told | _must(subject, 1) | {"kv_bytes": decoder.kv_bytes}
 
 
@@ -75,7 +77,7 @@ def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
         return decoder.start(prompt, room=1)
 
     read()
-    told = _in_turn(subject, clock, read, PREFILLS, PREFILL_S)
+    told = _in_turn(subject, clock, read, prompt[-1], PREFILLS, PREFILL_S)
     return told | _must(subject, len(prompt)) | {"kv_bytes": decoder.kv_bytes, "tokens": len(prompt)}
 
 
@@ -102,7 +104,7 @@ def _watched(subject: Subject, clock: PartClock) -> Subject:
 
 
 def _in_turn(
-    subject: Subject, clock: PartClock, work: Callable[[], object], most: int, limit_s: float
+    subject: Subject, clock: PartClock, work: Callable[[], object], token: int, most: int, limit_s: float
 ) -> dict[str, Any]:
     """Runs without hooks, with them, and with twice as many, in turn: the machine may change its pace, and so for all.
 
@@ -112,12 +114,15 @@ def _in_turn(
     free: list[float] = []
     hooked: list[Counter[Place]] = []
     added: list[float] = []
-    until = time.perf_counter() + limit_s
+    weights, until = weight_bytes(subject.model), time.perf_counter() + limit_s
     while not hooked or (len(hooked) < most and time.perf_counter() < until):
+        wake(subject, weights, token, WAKE_S)
         free.append(_time(work))
         with clock.hooked(subject):
+            wake(subject, weights, token, WAKE_S)
             hooked.append(_told(clock, work))
             with PartClock().hooked(subject):
+                wake(subject, weights, token, WAKE_S)
                 added.append(_time(work) - sum(hooked[-1].values()))
     with clock.hooked(subject):
         _count(clock, work)

@@ -6,12 +6,11 @@ import gc
 import time
 from typing import Any
 
-import torch
-
 from backend.engine.asks import Ask, asks
 from backend.engine.breakdown import breakdown, plain_step_s
 from backend.engine.decode import Decoder
 from backend.engine.memory import MemoryMeter
+from backend.engine.wake import wake
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
@@ -19,7 +18,6 @@ from backend.techniques.quantize.counting import weight_bytes
 # After a turn the first step took 10 to 17% longer and the tenth still 2%, whatever was in the caches: a core that has
 # rested for the 10 ms between two turns takes some 60 ms to come back to its speed.
 WAKE_S = 0.06
-CACHED_BYTES = 256 * 2**20  # about what the last-level cache of a large server holds
 
 
 class Stopwatch:
@@ -37,20 +35,11 @@ class Stopwatch:
         """Tokens of the longest request, its prompt included."""
         return max(len(ask.ids) + ask.output_tokens(self._race.measure.tokens) for ask in self.asks)
 
-    @torch.inference_mode()
     def wake(self) -> None:
-        """Run tokens off the clock, and off the request's cache, after another lane has had its turn.
-
-        A small model's weights have left the processor's caches by then, and its cores have rested: alone it would
-        never pay for that, so neither does its clock. A model that no cache holds has nothing to bring back.
-        """
+        """After another lane has had its turn: alone, a lane would never pay for that, so neither does its clock."""
         if self._weights_bytes is None:
             self._weights_bytes = weight_bytes(self._subject.model)
-        if self._weights_bytes < CACHED_BYTES:
-            token = torch.tensor([self._prompt[-1:]], device=self._subject.device)
-            until = time.perf_counter() + WAKE_S
-            while time.perf_counter() < until:
-                self._subject.model(input_ids=token, use_cache=False)
+        wake(self._subject, self._weights_bytes, self._prompt[-1], WAKE_S)
 
     def prompt_set(self, tokens: int) -> dict[str, Any]:
         """What is asked, one entry a prompt, when `tokens` is the usual length of an answer."""

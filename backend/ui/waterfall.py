@@ -20,6 +20,7 @@ BARS = {
     "overhead": "calls and Python",
     "unexplained": "unexplained",
 }
+A_ROW = 2  # more, and the bars' names leave no room for the bars
 WHAT = {"decode": "step", "prefill": "prefill"}
 
 
@@ -32,7 +33,8 @@ def draw_why(verdict: dict[str, Any], key: str) -> None:
         phase = st.segmented_control("Phase", list(WHAT), default="decode", key=f"{key}-phase") or "decode"
         shown = {name: explained[phase] for name, explained in lanes.items() if explained.get(phase)}
         longest = max((one["measured_s"] for one in shown.values()), default=0.0)
-        for column, (name, explained) in zip(st.columns(max(1, len(shown))), shown.items(), strict=False):
+        columns = [column for _ in range(0, len(shown), A_ROW) for column in st.columns(min(A_ROW, len(shown)))]
+        for column, (name, explained) in zip(columns, shown.items(), strict=False):
             with column:
                 draw_waterfall(name, explained, longest, f"{key}-{phase}-{name}")
                 st.caption(plain(f"{in_words(explained)} {reason(explained, WHAT[phase])}"))
