@@ -10,6 +10,7 @@ from backend.ui.inspect.plot import Chart, colour, figure, ink, ordered, part_ti
 from backend.ui.palette import look
 
 CALLS = {"decode": "one step of decoding", "prefill": "reading the prompt"}
+HALO = ", ".join(["0 0 3px {0}"] * 6)  # around a name, which else drowns in the pattern of its bar
 LABELLED = 0.07  # the share of the longest bar from which on a part carries its name
 NAMED = 4  # parts in words
 
@@ -38,7 +39,7 @@ def by_part(lanes: list[InspectedLane], shape: str, dark: bool) -> Chart:
                 "pattern": pattern(part, dark),
                 "line": {"width": 0.5, "color": ink(dark)},
             },
-            textfont={"color": "#111" if dark else "#fff", "shadow": "0 0 3px #000" if not dark else "0 0 3px #fff"},
+            textfont={"color": "#111" if dark else "#fff", "shadow": HALO.format("#fff" if dark else "#000")},
             hovertemplate=f"%{{y}} {part_title(part)} %{{x:.3g}} ms<extra></extra>",
         )
     drawn.update_layout(barmode="stack", bargap=0.35)
