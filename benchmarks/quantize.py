@@ -35,7 +35,7 @@ HEAD = (
     "better in speed and KLD |",
     f"|{' --- |' * 10}",
 )
-NEAREST, MIXED, INT8, DYNAMIC = "int4 g32", "mixed, 6 bits", "int8 weights", "int8 dynamic"
+NEAREST, MIXED, INT8, DYNAMIC = "int4 g32", "mixed, split head", "int8 weights", "int8 dynamic"
 CALIBRATED = ("GPTQ g32", "AWQ g32", "HQQ g32")
 METHODS: dict[str, dict[str, Any]] = {
     INT8: {"int8_weight_only": {}},
