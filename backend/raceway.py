@@ -24,7 +24,7 @@ from backend.ring_size import ring_bytes
 from backend.watch import Cancelled
 
 SLICE_S = 0.1
-BREATH_S = 0.016
+BREATH_S = 0.016  # about what drawing the news costs server and browser together
 
 
 class Raceway:

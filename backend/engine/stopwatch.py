@@ -16,7 +16,7 @@ from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
 
 # After a turn the first step took 10 to 17% longer and the tenth still 2%, whatever was in the caches: a core that has
-# rested for the 10 ms between two turns takes some 60 ms to come back to its speed.
+# rested for the 10 ms between two turns takes some 50 ms to come back to its speed.
 WAKE_S = 0.06
 
 

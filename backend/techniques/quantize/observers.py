@@ -46,19 +46,24 @@ class Observer:
 
     def _least_squared(self) -> tuple[float, float]:
         seen, extremes = self._seen(), (min(self._low, 0.0), max(self._high, 0.0))
-        best, step, reach = (0.0, 0.0), 0.5, 0.0  # powers of 2 that either end is shrunk by
+        best, reach, step = (SHRUNK / 2, SHRUNK / 2), SHRUNK / 2, 0.5  # powers of 2 that either end is shrunk by
         while step > FINEST:
-            shrunk = [torch.arange(max(0.0, at - reach), at + (reach or SHRUNK) + step / 2, step) for at in best]
+            shrunk = [torch.arange(max(0.0, at - reach), at + reach + step / 2, step) for at in best]
             ends = [extreme * 2.0**-powers for extreme, powers in zip(extremes, shrunk, strict=True)]
             errors = torch.stack([squared_error(*seen, low, ends[1]) for low in ends[0]])  # (lows, highs)
             row, column = divmod(int(errors.argmin()), errors.shape[1])
             best, reach, step = (float(shrunk[0][row]), float(shrunk[1][column])), step, step / 8
         return extremes[0] * 2.0 ** -best[0], extremes[1] * 2.0 ** -best[1]
 
+    @property
+    def _edges(self) -> Tensor:
+        """Where the bins begin and end (bins + 1,)."""
+        found = self._histogram
+        return torch.linspace(float(found.min_val), float(found.max_val), len(found.histogram) + 1)
+
     def _seen(self) -> tuple[Tensor, Tensor]:
         """POINTS numbers in each bin in which anything fell, and how much each stands for (numbers,)."""
-        counts = self._histogram.histogram
-        edges = torch.linspace(float(self._histogram.min_val), float(self._histogram.max_val), len(counts) + 1)
+        counts, edges = self._histogram.histogram, self._edges
         filled = counts > 0
         places = (torch.arange(POINTS) + 0.5) / POINTS * (edges[1] - edges[0])
         numbers = edges[:-1][filled, None] + places  # (bins, POINTS)
@@ -67,7 +72,7 @@ class Observer:
     def _within(self, tail: float) -> tuple[float, float]:
         counts = self._histogram.histogram.double()
         below = counts.cumsum(0) / counts.sum()
-        edges = torch.linspace(float(self._histogram.min_val), float(self._histogram.max_val), len(counts) + 1)
+        edges = self._edges
         first = int(torch.searchsorted(below, torch.tensor(tail, dtype=torch.float64)))
         last = int(torch.searchsorted(below, torch.tensor(1 - tail, dtype=torch.float64)))
         return float(edges[min(first, len(counts) - 1)]), float(edges[min(last, len(counts) - 1) + 1])
