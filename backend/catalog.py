@@ -22,7 +22,11 @@ from backend.weightfiles import Entry, read_entries
 __all__ = ["ModelRef", "devices", "menu", "model_facts", "read_config", "resolve"]
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-SHIPPED = {"storyteller": "Storyteller, 26M", "storyteller-draft": "Storyteller draft, 2M"}
+SHIPPED = {
+    "storyteller": "Storyteller, 26M",
+    "storyteller-moe": "Storyteller of experts, 29M, 10M a token",
+    "storyteller-draft": "Storyteller draft, 2M",
+}
 _TWO_MODELS = "Config and weights are of two models: get both again."
 _HEADS = frozenset({"cls", "lm_head", "pooler", "discriminator_predictions", "generator_predictions", "qa_outputs"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -161,7 +165,9 @@ def _facts(
         sliding_layers=found.sliding_layers,
         random_weights=ref.kind == "shape",
         devices=("cpu",) if saved and saved.layers else devices(),
-        idle_parameters=found.layers * (found.experts - found.used_experts) * _expert(kind, found),
+        experts=found.experts,
+        used_experts=found.used_experts,
+        expert_ffn=found.expert_ffn if found.experts > 1 else 0,
         tokenizer_bytes=_tokenizer_bytes(ref),
         task=task,
         held_as=saved.precision.model_dump_json() if saved and saved.precision.switches else "",

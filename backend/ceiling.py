@@ -40,8 +40,7 @@ def step_bytes(facts: ModelFacts, recipe: Recipe, context: int) -> float:
     stored, width = held(facts, recipe), float_bytes(facts, recipe)
     row = width * facts.hidden
     table = stored.embedding if facts.tied and not stored.head else row  # the head reads all of the table
-    idle = width * pruned(facts, recipe).idle_parameters
-    return stored.body - idle + stored.head + stored.rest + table + kv_bytes(facts, recipe, context)
+    return stored.body - stored.idle + stored.head + stored.rest + table + kv_bytes(facts, recipe, context)
 
 
 def decode_round(facts: ModelFacts, recipe: Recipe, context: int) -> Round:

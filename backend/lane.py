@@ -21,6 +21,7 @@ from backend.engine.marker import Marker
 from backend.engine.memory import MemoryMeter, device_memory, module_parameters, settle
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
+from backend.engine.routes import Routes
 from backend.engine.stopwatch import Stopwatch
 from backend.engine.text import Pieces, encode
 from backend.engine.timeline import Timeline
@@ -127,12 +128,14 @@ class Lane:
             self._begin()
             emitted, self.clock = self._timed(lambda: [self.decoder.start(self.prompt, self.race.max_new_tokens)])
             clocks = [self.clock]
+            self._routes.read_prompt()
         deadline = self.clock + budget_s
         while self.clock < deadline and self._left(emitted) > 0:
             if len(emitted) + self._round > most:
                 break
             step, spent = self._timed(self.decoder.step)
             self.clock += spent
+            self._routes.read_step(len(step))
             step = self._until_end(step)[: self._left(emitted)]
             emitted += step
             clocks += [self.clock] * len(step)
@@ -148,6 +151,7 @@ class Lane:
     def _begin(self) -> None:
         self._decoder = self._new_decoder()
         self._pieces = Pieces(self.subject, self.prompt)
+        self._routes = Routes(self.subject.model)
         self._emitted = 0
         self.clock = 0.0
         proposer = self.subject.plan.proposer
@@ -198,6 +202,8 @@ class Lane:
             },
             "memory": self.memory(self.decoder),
         }
+        if self._routes:
+            reply["routing"] = self._routes.told()
         if self.decoder.speculation:
             reply["speculation"] = self.decoder.speculation.as_dict()
         return reply

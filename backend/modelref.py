@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import STORYTELLERS
 
 Kind = Literal["shipped", "fetched", "hub", "folder", "gguf", "shape"]
 
@@ -24,7 +25,7 @@ class ModelRef:
     @property
     def tells_stories(self) -> bool:
         """Whether it is a shipped model, or was made of one: it knows the stories of this project's own generator."""
-        return self.kind == "shipped" or self.origin in ("storyteller", "storyteller-draft")
+        return self.kind == "shipped" or self.origin in STORYTELLERS
 
     @property
     def place(self) -> Path:

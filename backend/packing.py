@@ -17,13 +17,14 @@ class HeldBytes:
     """Predicted bytes of a lane's weights by part."""
 
     body: float  # matrices of the layers
+    idle: float  # those of them in experts that a token does not pass through
     head: float  # 0 where the head reads the embedding's own table
     embedding: float
     rest: float
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """All of them; idle ones are in the body already."""
         return self.body + self.head + self.embedding + self.rest
 
 
@@ -36,10 +37,11 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
     body, head = _stores(recipe, width, parts.layers)
     table = Matrix(parts.head_rows, parts.head // parts.head_rows)
     stored = sum(matrix.count * body(matrix) for matrix in parts.matrices)
-    stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # experts
+    stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # shape unknown
+    idle = sum(matrix.count * body(matrix) for matrix in parts.idle)
     floats = 0.0 if parts.tied else float(width * parts.head)
     own_head = head(table) if head is not None and parts.head else floats
-    return HeldBytes(stored, own_head, float(width * parts.embedding), float(width * parts.rest))
+    return HeldBytes(stored, idle, own_head, float(width * parts.embedding), float(width * parts.rest))
 
 
 def _stores(recipe: Recipe, width: int, layers: int) -> Stored:
@@ -61,7 +63,6 @@ def unit_bytes(parts: WeightParts, mixed: MixedPrecision, width: int) -> dict[st
     """A layer's and the head's bytes at each level that they may have, scales and padding included.
 
     A head that is kept counts with its floats, also where they are the embedding's own: they are read for every token.
-    Experts are no linear layers, so that no level changes them: they are left out.
     """
     layers = max(1, parts.layers)
     a_layer = [Matrix(one.rows, one.columns, one.count // layers) for one in parts.matrices]

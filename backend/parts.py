@@ -21,7 +21,8 @@ class WeightParts:
     attention: int  # matrices of all layers
     ffn: int  # matrices of all layers, experts included
     rest: int  # norms, biases, learned positions
-    matrices: tuple[Matrix, ...]  # of all layers, but for experts, which are no linear layers
+    matrices: tuple[Matrix, ...]  # of all layers
+    idle: tuple[Matrix, ...]  # those of them that belong to experts which a token does not pass through
     head_rows: int
     tied: bool
     layers: int
@@ -43,7 +44,7 @@ class WeightParts:
 
 
 def weight_parts(facts: ModelFacts) -> WeightParts:
-    """Count the parts; what the sizes do not explain (experts, for example) counts as matrices of the feed-forward."""
+    """Count the parts; what sizes do not explain (a shared expert, say) counts as matrices of no shape."""
     attention, ffn = _attention(facts), _mlp(facts)
     held = (_numbers(attention), _numbers(ffn))
     tables = facts.embedding_parameters * (1 if facts.tied else 2)
@@ -55,7 +56,8 @@ def weight_parts(facts: ModelFacts) -> WeightParts:
         attention=held[0],
         ffn=held[1] + (0 if few else unexplained),
         rest=unexplained if few else 0,
-        matrices=attention + ffn if few else attention,
+        matrices=attention + ffn if few or facts.experts > 1 else attention,
+        idle=_gated(facts.hidden, facts.expert_ffn, facts.layers * (facts.experts - facts.used_experts)),
         head_rows=facts.vocab,
         tied=facts.tied,
         layers=facts.layers,
@@ -73,9 +75,16 @@ def _attention(facts: ModelFacts) -> tuple[Matrix, ...]:
 
 
 def _mlp(facts: ModelFacts) -> tuple[Matrix, ...]:
-    """Up, with a gate where there is one, and down."""
+    """Up, with a gate where there is one, and down; of every expert where there are several."""
+    if facts.experts > 1:
+        return _gated(facts.hidden, facts.expert_ffn, facts.layers * facts.experts)
     up = family(facts.architecture).ffn_matrices - 1
     return Matrix(facts.ffn, facts.hidden, up * facts.layers), Matrix(facts.hidden, facts.ffn, facts.layers)
+
+
+def _gated(hidden: int, ffn: int, count: int) -> tuple[Matrix, ...]:
+    """Experts as they are held: gate and up in one matrix."""
+    return (Matrix(2 * ffn, hidden, count, expert=True), Matrix(hidden, ffn, count, expert=True)) if count else ()
 
 
 def _numbers(matrices: tuple[Matrix, ...]) -> int:
@@ -96,6 +105,9 @@ def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
         after = _resized(after, ffn=max(1, neurons_kept(after.ffn, _number(switch, "ratio"))))
     if switch := recipe.get("kv_heads"):
         after = _resized(after, kv_heads=min(after.kv_heads, int(_number(switch, "count"))))
+    for one in recipe.pipeline:
+        if sizes := one.resize(after):
+            after = _resized(after, **sizes)
     return after
 
 
@@ -119,5 +131,4 @@ def _without_layers(facts: ModelFacts, count: float) -> ModelFacts:
         layers=left,
         parameters=tables + body,
         sliding_layers=facts.sliding_layers * left // facts.layers,
-        idle_parameters=facts.idle_parameters * left // facts.layers,
     )

@@ -91,8 +91,7 @@ def go(way: Raceway, scored: bool) -> None:
 
 def _write_slice(way: Raceway, name: str, reply: dict[str, Any]) -> None:
     events = [("tokens", name, reply["tokens"]), ("memory", name, reply["memory"])]
-    if "speculation" in reply:
-        events.append(("speculation", name, reply["speculation"]))
+    events += [(kind, name, reply[kind]) for kind in ("routing", "speculation") if kind in reply]
     way.write(*events)
     goal = way.race.max_new_tokens
     way.phase(

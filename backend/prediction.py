@@ -1,6 +1,7 @@
 """The prediction: all that is forecast of a lane or of a whole race, as plain data for a page, a journal or a file.
 
-    lane:  {"lane", "label", "device", "parameters": {part: count}, "weights_bytes", "kv_bytes_per_token",
+    lane:  {"lane", "label", "device", "parameters": {part: count}, "active_parameters", "weights_bytes",
+            "kv_bytes_per_token",
             "context" (tokens of the ceiling), "tokens" (of the memory: prompt and answer), "kv_bytes",
             "loading_bytes", "run_bytes" (peak of a request), "moved_bytes", "round_tokens" (see ceiling.Round),
             "bandwidth_bytes_per_s"|None, "tokens_per_s"|None, "prompt_tokens", "prefill_flops", "prefill_s"|None}
@@ -46,12 +47,14 @@ def predict_lane(
     """
     memory = forecast_lane(facts, recipe, tokens, lane, prompt)
     one = decode_round(facts, recipe, context)
-    parts = weight_parts(pruned(facts, recipe))
+    left = pruned(facts, recipe)
+    parts = weight_parts(left)
     found: dict[str, Any] = {
         "lane": lane,
         "label": recipe.label,
         "device": memory.device,
         "parameters": parts.by_name(),
+        "active_parameters": left.parameters - left.idle_parameters,
         "weights_bytes": memory.weights_bytes,
         "kv_bytes_per_token": kv_bytes_per_token(facts, recipe),
         "context": context,

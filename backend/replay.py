@@ -7,6 +7,7 @@ Events of a race (kind, lane, data), all numbers raw (seconds, bytes, nats):
     ready        lane       label, parameters, receipt (see engine/receipt.py), memory
     receipt      lane       receipt, read again after a run was watched
     tokens       lane       start, ids, texts, clock (s on the lane clock, one a token), drafted (0/1 a token)
+    routing      lane       experts, picks (token -> layer -> experts), prompt: {counts, pairs, dropped} once
     speculation  lane       all of engine/speculate.py's Speculation.as_dict()
     scores       lane       shape 'decode'|'prefill', start, kld, top1 (0/1), top5, delta_logp   one entry a token
     worst        lane       decode, prefill: the places with the highest KLD, see engine/worst.py's told()
@@ -33,6 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.eventview import EventView
+from backend.routing import Routing
 
 
 @dataclass
@@ -76,6 +78,7 @@ class LaneView:
     memory: dict[str, Any] = field(default_factory=dict)
     decode: Scores = field(default_factory=Scores)
     prefill: Scores = field(default_factory=Scores)
+    routing: Routing = field(default_factory=Routing)
     speculation: dict[str, Any] = field(default_factory=dict)
     perplexity: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
@@ -159,6 +162,9 @@ class RaceView(EventView[LaneView]):
         scores.top1 += data["top1"]
         scores.top5 += data.get("top5", ())
         scores.delta_logp += data["delta_logp"]
+
+    def _on_routing(self, lane: LaneView, data: dict[str, Any]) -> None:
+        lane.routing.take(data)
 
     def _on_speculation(self, lane: LaneView, data: dict[str, Any]) -> None:
         lane.speculation = data

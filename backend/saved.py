@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from backend.journal import state_folder
 from backend.modelref import bad_model
 from backend.recipe.base import Config, RecipeError
+from backend.recipe.facts import STORYTELLERS
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Group
 from backend.weightfiles import Entry
@@ -20,9 +21,7 @@ from backend.weightfiles import Entry
 MARKER = "recipe.json"
 WEIGHTS = "model.safetensors"
 FORMAT = "headway-model"
-TAKEN = frozenset(
-    {"storyteller", "storyteller-draft", "gemma", "gemma-3-270m", "minilm", "all-minilm-l6-v2"}
-)  # mean other models already
+TAKEN = STORYTELLERS | {"gemma", "gemma-3-270m", "minilm", "all-minilm-l6-v2"}  # mean other models already
 ROW_STEP = 16  # rows of an int4 matrix are padded to it
 BLOCK = 64  # weights that share a scale in the 4 bits of bitsandbytes
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")

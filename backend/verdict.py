@@ -17,6 +17,7 @@
         "cost_per_million": float,
         "speculation": {"acceptance_rate", "alpha" (accepted / tried), "mean_acceptance_length", "draft_cost_share",
                         "break_even" (the alpha below which drafting loses), "pays"},
+        "routing": {...},                                               see backend/routing.py
         "explained": {"decode", "prefill"}}},                           see backend/explain.py
      "measured": "requests" | "race",    whether the figures come from the measurement or only from the race
      "measurement": {"rounds", "left_out", "mode", "prompts", "seconds"},
@@ -103,6 +104,8 @@ def _own(lane: LaneView, race: Race, simulated: bool, seen: Measured) -> dict[st
         entry |= {"tokens_per_s": lane.tokens_per_s, "tpot_s": 1 / lane.tokens_per_s, "ttft_s": lane.ttft_s}
     if entry.get("tokens_per_s"):
         entry["cost_per_million"] = cost_per_million(entry["tokens_per_s"], race.price_per_hour)
+    if lane.routing.experts:
+        entry["routing"] = lane.routing.as_dict()
     if lane.speculation:
         entry["speculation"] = _speculation(lane)
     # The parts were measured on the race's own prompt, so only its times can be explained by them.

@@ -90,9 +90,13 @@ def test_long_calls_multiply_in_the_type_that_their_kernels_take() -> None:
 
 
 def test_idle_experts_are_not_read() -> None:
-    busy = step_bytes(LLAMA, Recipe(), 1)
-    assert busy - step_bytes(replace(LLAMA, idle_parameters=1000), Recipe(), 1) == 4000
-    assert prefill_flops(LLAMA, Recipe(), 3) - prefill_flops(replace(LLAMA, idle_parameters=1000), Recipe(), 3) == 6000
+    busy = replace(LLAMA, experts=4, used_experts=4, expert_ffn=96)
+    idle = replace(busy, used_experts=1)
+    numbers = 3 * LLAMA.layers * 3 * LLAMA.hidden * 96
+    assert step_bytes(busy, Recipe(), 1) - step_bytes(idle, Recipe(), 1) == 4 * numbers
+    assert step_bytes(busy, Recipe(), 1) == step_bytes(idle, recipe(expert_top_k={"count": 4}), 1)
+    assert step_bytes(idle, recipe(quantize_experts={}), 1) < step_bytes(idle, Recipe(), 1)
+    assert prefill_flops(busy, Recipe(), 3) - prefill_flops(idle, Recipe(), 3) == 2 * 3 * numbers
 
 
 def test_on_other_machines_speed_follows_their_bandwidth_and_what_cannot_be_says_why() -> None:

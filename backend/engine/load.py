@@ -23,6 +23,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.facts import Task
 from backend.saved import read_saved
 from backend.techniques.base import Pooling, Subject
+from backend.techniques.expertlayers import unstack
 
 Progress = Callable[[float, str], None]
 Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
@@ -101,6 +102,7 @@ def _read(ref: ModelRef, converted: bool, dtype: torch.dtype, trust: bool, task:
     if converted:
         return _from_saved(ref, trust, progress)
     model, tokenizer = _read_floats(ref, dtype, trust, task, progress)
+    unstack(model)
     own_weights(model)
     return model, tokenizer
 

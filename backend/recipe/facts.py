@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+STORYTELLERS = frozenset({"storyteller", "storyteller-moe", "storyteller-draft"})  # shipped, of one vocabulary
 Task = Literal["decoder", "encoder"]  # writes tokens one by one, or makes one vector of a whole sentence
 
 
@@ -29,7 +30,9 @@ class ModelFacts:
     sliding_layers: int = 0  # how many layers slide by themselves
     random_weights: bool = False  # a shape: speed and memory only
     devices: tuple[str, ...] = ("cpu",)  # what this machine has, best first
-    idle_parameters: int = 0  # of experts that a token does not pass through
+    experts: int = 1  # feed-forward parts a layer
+    used_experts: int = 1  # of which a token passes through so many
+    expert_ffn: int = 0  # neurons of one of several
     tokenizer_bytes: int = 0  # of the tokenizer's file: what is read from it stays in memory
     task: Task = "decoder"
     held_as: str = ""  # JSON of the recipe by which a saved model's weights are held already; '' where there is none
@@ -39,6 +42,11 @@ class ModelFacts:
     def kv_values_per_token(self) -> int:
         """Cached numbers a token over all layers: keys and values; an encoder caches nothing."""
         return 0 if self.task == "encoder" else 2 * self.layers * self.kv_heads * self.head_dim
+
+    @property
+    def idle_parameters(self) -> int:
+        """Numbers in the experts that a token does not pass through, all of them gated."""
+        return 3 * self.hidden * self.expert_ffn * self.layers * (self.experts - self.used_experts)
 
     @property
     def has_gpu(self) -> bool:

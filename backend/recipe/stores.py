@@ -17,6 +17,7 @@ class Matrix:
     rows: int
     columns: int
     count: int = 1
+    expert: bool = False  # one of several that a token may pass by
 
     @property
     def numel(self) -> int:

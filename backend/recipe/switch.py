@@ -18,6 +18,7 @@ class Group(StrEnum):
 
     PRECISION = "precision"
     PRUNING = "pruning"
+    EXPERTS = "experts"
     ATTENTION = "attention"
     CACHE = "cache"
     DRAFT = "draft"
@@ -87,6 +88,10 @@ class Switch(Config):
         """How it makes matrices be held, for the forecast, or None where they stay as they were loaded."""
         return None
 
+    def resize(self, facts: ModelFacts) -> dict[str, Any]:
+        """The sizes of the model that it changes, by their names in the facts."""
+        return {}
+
     def refuse(self, facts: ModelFacts) -> str | None:
         """The reason why this model on this machine cannot have the switch, or None; ask `unfit` from outside."""
         return None
@@ -94,7 +99,7 @@ class Switch(Config):
     @property
     def changes_weights(self) -> bool:
         """Whether what it does stays in the weights: it is saved with them, and cannot be done to packed ones."""
-        return self.group in (Group.PRECISION, Group.PRUNING)
+        return self.group in (Group.PRECISION, Group.PRUNING, Group.EXPERTS)
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:

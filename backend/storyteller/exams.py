@@ -27,6 +27,6 @@ def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: i
 def held_out_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, windows: int) -> float:
     """Mean cross-entropy in nats a token over `windows` windows of 256 tokens of held-out stories."""
     ids = tokenizer.encode(held_out_text(seed, windows * 3), add_special_tokens=False)[: windows * 256]
-    rows = torch.tensor(ids).view(windows, 256)  # (N, T)
+    rows = torch.tensor(ids, device=model.device).view(windows, 256)  # (N, T)
     logits = torch.cat([model(input_ids=row[None, :-1], use_cache=False).logits for row in rows])  # (N, T - 1, V)
     return round(nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten()).item(), 4)

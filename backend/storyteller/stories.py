@@ -10,6 +10,7 @@ from backend.storyteller.world import World
 
 KINDS = ("person", "holder", "thing", "colour")
 NEAR = 0.75  # share of questions about the last event: they are learned first, and the way to the others
+FIRST_HELD_OUT = 1000  # seeds below it are for training
 END = "<|story|>"  # stands between stories: it opens one and closes the one before
 
 
@@ -58,7 +59,7 @@ def tell(rng: random.Random, events: int, question_rate: float = 0.5) -> str:
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Stories without end, three to eighteen events long. Seeds below 1000 are for training only."""
+    """Stories without end, three to eighteen events long. Seeds below `FIRST_HELD_OUT` are for training only."""
     rng = random.Random(seed)
     while True:
         yield tell(rng, events=int(rng.triangular(3, 18, 5)))
@@ -68,13 +69,13 @@ def exam(seed: int, count: int) -> list[tuple[str, Question]]:
     """`count` (story, question) pairs never seen in training, of all kinds in turn.
 
     Args:
-        seed: at least 1000, so that no story was trained on.
+        seed: at least `FIRST_HELD_OUT`, so that no story was trained on.
         count: how many pairs.
     Raises:
         ValueError: for a seed of the training range.
     """
-    if seed < 1000:
-        raise ValueError(f"seed {seed} is for training; held-out seeds start at 1000")
+    if seed < FIRST_HELD_OUT:
+        raise ValueError(f"seed {seed} is for training; held-out seeds start at {FIRST_HELD_OUT}")
     rng = random.Random(seed)
     pairs: list[tuple[str, Question]] = []
     while len(pairs) < count:
@@ -88,7 +89,7 @@ def exam(seed: int, count: int) -> list[tuple[str, Question]]:
 
 def held_out_text(seed: int, count: int) -> str:
     """`count` held-out stories, joined as they were in training: for perplexity."""
-    if seed < 1000:
-        raise ValueError(f"seed {seed} is for training; held-out seeds start at 1000")
+    if seed < FIRST_HELD_OUT:
+        raise ValueError(f"seed {seed} is for training; held-out seeds start at {FIRST_HELD_OUT}")
     source = stories(seed)
     return "".join(END + next(source) for _ in range(count))

@@ -8,6 +8,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.ui import exports, shelf
 from backend.ui.cards import error_card, failure_cards, verdict_card, verdict_details
+from backend.ui.experts import draw_experts
 from backend.ui.figures import seconds
 from backend.ui.forecast_measured import draw_forecast_measured
 from backend.ui.inspect.pick import draw_button
@@ -47,6 +48,7 @@ def draw_result(feed: Feed, price_per_hour: float, key: str) -> None:
     if view.verdict:
         draw_why(view.verdict, f"{key}-why")
     draw_forecast_measured(view)
+    draw_experts(view, key)
     draw_quality(view, key)
     draw_worst(view, key)
     _take_away(feed, key)

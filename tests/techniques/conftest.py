@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
 
 from backend.recipe.facts import ModelFacts
 from backend.techniques.base import CalibrationText, Subject
+from backend.techniques.expertlayers import expert_layers, unstack
 
 SIZES: dict[str, Any] = {
     "vocab_size": 256,
@@ -47,9 +56,18 @@ def gemma(**changes: Any) -> PreTrainedModel:
     return Gemma3ForCausalLM(Gemma3TextConfig(**{**SIZES, **special, **changes})).eval()
 
 
+def moe(**changes: Any) -> PreTrainedModel:
+    """A seeded Mixtral: four experts of 64 neurons, of which a token passes two."""
+    torch.manual_seed(7)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 64, "sliding_window": None}
+    return MixtralForCausalLM(MixtralConfig(**{**SIZES, "num_key_value_heads": 4, **experts, **changes})).eval()
+
+
 def as_subject(model: PreTrainedModel, name: str) -> Subject:
     """The model with its facts, on the CPU, with 64 tokens of text and 600 more to calibrate on."""
     config = model.config
+    unstack(model)
+    experts = [len(found) for found in expert_layers(model).values()]
     sliding = [kind for kind in getattr(config, "layer_types", None) or [] if kind == "sliding_attention"]
     facts = ModelFacts(
         name=name,
@@ -67,6 +85,9 @@ def as_subject(model: PreTrainedModel, name: str) -> Subject:
         tied=config.tie_word_embeddings,
         sliding_window=config.sliding_window if sliding else None,
         sliding_layers=len(sliding),
+        experts=max(experts, default=1),
+        used_experts=config.num_experts_per_tok if experts else 1,
+        expert_ffn=config.intermediate_size if experts else 0,
     )
     ids = torch.randint(1, config.vocab_size, (64,), generator=torch.Generator().manual_seed(7)).tolist()
     return Subject(model, None, facts, torch.device("cpu"), sample_ids=ids, read_text=_more_text(config.vocab_size))
@@ -102,6 +123,12 @@ def tiny_gemma() -> Subject:
     return as_subject(MODELS["gemma"](), "tiny-gemma")
 
 
+@pytest.fixture
+def tiny_moe() -> Subject:
+    """Four experts, two a token."""
+    return as_subject(moe(), "tiny-moe")
+
+
 @pytest.fixture(params=sorted(MODELS))
 def any_subject(request: pytest.FixtureRequest) -> Subject:
     """Each of the three tiny models in turn."""
@@ -113,7 +140,7 @@ def build() -> Callable[..., Subject]:
     """Builds a tiny subject by its shape's name, with changes to its config."""
 
     def make(shape: str, **changes: Any) -> Subject:
-        return as_subject(MODELS[shape](**changes), f"tiny-{shape}")
+        return as_subject((MODELS | {"moe": moe})[shape](**changes), f"tiny-{shape}")
 
     return make
 

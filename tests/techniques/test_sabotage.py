@@ -34,6 +34,8 @@ def example(kind: str) -> Switch:
     asked = {"window": 12, "model": "tiny-draft"}
     if kind == "threads":
         asked["count"] = torch.get_num_threads() + 1
+    if kind == "merge_experts":
+        asked["count"] = 4
     return cls.read({name: value for name, value in asked.items() if name in cls.model_fields})
 
 
@@ -47,7 +49,7 @@ def ready(kind: str, build: Build, shape: str) -> tuple[Subject, Switch]:
     """A subject that could have the switch, or skip with the reason why not."""
     subject, switch = build(shape), example(kind)
     subject.load_other = lambda name: build("llama", num_hidden_layers=1)
-    if reason := switch.refuse(subject.facts):
+    if reason := switch.unfit(subject.facts):
         pytest.skip(f"cannot run here: {reason}")
     if kind == "device" and {switch.name} == {str(subject.device)}:  # type: ignore[attr-defined]
         pytest.skip("this machine has the one device on which the model lies already; see the test on 'meta' below")
@@ -69,7 +71,7 @@ def effect_in_receipt(subject: Subject, switch: Switch) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("keep_threads")
-@pytest.mark.parametrize("shape", ["llama", "gemma"])
+@pytest.mark.parametrize("shape", ["llama", "gemma", "moe"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_technique_that_does_nothing_is_caught(
     kind: str, shape: str, build: Build, monkeypatch: pytest.MonkeyPatch
@@ -87,7 +89,8 @@ def test_a_technique_that_does_nothing_is_caught(
 def test_the_technique_itself_is_seen(kind: str, build: Build) -> None:
     if kind in SEEN_ELSEWHERE:
         pytest.skip(SEEN_ELSEWHERE[kind])
-    subject, switch = ready(kind, build, "llama")
+    shape = "moe" if all_switches()[kind].foreign(build("llama").facts) else "llama"
+    subject, switch = ready(kind, build, shape)
     apply_switch(subject, switch)
     effect = effect_in_receipt(subject, switch)
     assert effect["took_effect"] is True, effect

@@ -20,6 +20,7 @@ from backend.engine.saved.codec import make
 from backend.modelref import ModelRef, bad_model
 from backend.saved import Saved
 from backend.techniques.base import replace_module
+from backend.techniques.expertlayers import unstack
 from backend.techniques.quantize.layers import unfold_conv1d
 
 Progress = Callable[[float, str], None]
@@ -35,6 +36,7 @@ def read_saved_model(ref: ModelRef, saved: Saved, progress: Progress) -> PreTrai
     model = _empty_model(ref)
     if saved.layers:
         unfold_conv1d(model)  # as it was before it was packed
+        unstack(model)
     try:
         with Tensors(ref.place) as tensors:
             _put_packed(model, ref, saved, tensors, progress)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from backend.recipe.recipe import Recipe
 from backend.saved import MARKER, WEIGHTS, PackedLayer, Saved, read_saved, unfinished
 from backend.techniques.anatomy import refusal_to_reload
 from backend.techniques.base import Subject
+from backend.techniques.expertlayers import stacked_names
 from backend.techniques.quantize.counting import weight_bytes
 
 Progress = Callable[[float, str], None]
@@ -134,7 +136,14 @@ def _collect(model: nn.Module, tell: Progress) -> tuple[dict[str, PackedLayer], 
     for name, value in (*model.named_parameters(), *_saved_buffers(model)):
         if not name.startswith(inside):
             tensors[name] = value.detach().cpu().contiguous()
-    return packed, tensors
+    return packed, tensors if packed else _stacked(model, tensors)
+
+
+def _stacked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Experts put back into the blocks that transformers holds them in, for a file that it can read."""
+    for stack, names in stacked_names(model).items():
+        tensors[stack] = torch.stack([tensors.pop(name) for name in names])
+    return tensors
 
 
 def _saved_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

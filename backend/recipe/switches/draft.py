@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from backend.recipe.facts import ModelFacts
+from backend.recipe.facts import STORYTELLERS, ModelFacts
 from backend.recipe.switch import Group, Switch
 
 
@@ -50,6 +50,6 @@ class DraftModel(Switch):
         return "draft" + ("" if self.tokens == 4 else f" of {self.tokens}")
 
     def refuse(self, facts: ModelFacts) -> str | None:
-        if self.model == "storyteller-draft" and facts.name not in ("storyteller", "storyteller-draft"):
+        if self.model == "storyteller-draft" and facts.name not in STORYTELLERS:
             return f"a draft with the vocabulary of {facts.name}; storyteller-draft knows the storyteller's only"
         return None

@@ -21,7 +21,7 @@ def _read(*names: str) -> str:
 
 
 _element = st.components.v2.component(
-    "headway_race", html=_read("live.html"), css=_read("live.css"), js=_read("panes.js", "plots.js")
+    "headway_race", html=_read("live.html"), css=_read("live.css"), js=_read("panes.js", "plots.js", "routes.js")
 )
 
 

@@ -1,4 +1,5 @@
-// The live view: panes that grow by what is new. Joined with plots.js, which draws the four plots.
+// The live view: panes that grow by what is new. Joined with plots.js, which draws the four plots, and with routes.js,
+// which shows where the tokens of a mixture of experts went.
 // Texts of models are only ever put in as text nodes.
 
 const DASH = { base: [2, 3], A: [], B: [7, 4], C: [8, 3, 2, 3] };
@@ -27,6 +28,7 @@ export default function live({ data, parentElement, setTriggerValue }) {
 function show(root, race, data) {
   race.seq = data.seq;
   race.total = data.total;
+  race.ended = ENDED.includes(data.state);
   race.scored = data.scored;
   for (const told of data.lanes) if (race.lanes.has(told.name)) take(race.lanes.get(told.name), told);
   update(root, race, data);
@@ -60,13 +62,13 @@ function follow(root, race, address, setTriggerValue) {
 }
 
 function open(root, data) {
-  const race = { key: data.key, seq: -1, lanes: new Map(), plots: {}, root, styledAt: -1e9 };
+  const race = { key: data.key, seq: -1, lanes: new Map(), plots: {}, root, styledAt: -1e9, layer: 0 };
   const panes = root.querySelector(".panes");
   panes.replaceChildren();
   root.style.setProperty("--lanes", data.lanes.length);
   root.dataset.mode = data.mode || "live";
   for (const told of data.lanes) {
-    const lane = { name: told.name, ids: [], texts: [], clock: [], drafted: [], kld: [], sum: [], settled: 0, forked: false };
+    const lane = { name: told.name, ids: [], texts: [], clock: [], drafted: [], kld: [], sum: [], picks: [], settled: 0, forked: false };
     lane.pane = pane(told);
     panes.append(lane.pane.box);
     race.lanes.set(told.name, lane);
@@ -114,6 +116,7 @@ function pane(told) {
 
 function take(lane, told) {
   const fresh = lane.ids.length - told.from;
+  takeRoutes(lane, told, lane.picks.length - Math.max(0, told.from - 1));
   for (const part of ["ids", "texts", "clock", "drafted"]) lane[part].push(...told[part].slice(fresh));
   for (const value of told.kld.slice(lane.kld.length - told.kfrom)) {
     lane.sum.push((lane.sum.length ? lane.sum[lane.sum.length - 1] : 0) + value);
@@ -148,16 +151,18 @@ function update(root, race, data) {
     else set(lane.pane.speed, lane.failure ? "failed" : lane.phase);
     const gain = lane !== base && racing && base && base.speed ? `${three(lane.speed / base.speed)}x` : "";
     set(lane.pane.gain, gain);
-    write(lane, base);
+    write(race, lane, base);
   }
+  drawRoutes(root, race);
   set(root.querySelector(".progress span"), data.progress.text);
   root.querySelector(".progress progress").value = data.progress.share;
   if (root.dataset.mode === "live") draw(race, false);
 }
 
-function write(lane, base) {
+function write(race, lane, base) {
   const { pane, ids, texts } = lane;
-  const known = lane === base ? ids.length : Math.min(ids.length, base ? base.ids.length : 0);
+  const compared = lane === base ? ids.length : Math.min(ids.length, base ? base.ids.length : 0);
+  const known = lane.experts && !race.ended ? Math.min(compared, lane.picks.length) : compared;
   const before = pane.tail;
   for (let at = lane.settled; at < known; at++) {
     const differs = lane !== base && ids[at] !== base.ids[at];
@@ -168,11 +173,13 @@ function write(lane, base) {
       pane.run = null;
     }
     const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? " drafted" : "");
-    if (!pane.run || pane.runClass !== className || pane.run.length > LONGEST_RUN) {
+    const expert = expertOf(race, lane, at), kind = `${className} ${expert}`;
+    if (!pane.run || pane.runClass !== kind || pane.run.length > LONGEST_RUN || expert >= 0) {
       close(pane);
       pane.run = document.createTextNode("");
-      pane.runClass = className;
+      pane.runClass = kind;
       const span = node("span", className);
+      if (expert >= 0) colourSpan(span, lane, expert, at, race.layer);
       span.append(pane.run);
       pane.flow.insertBefore(span, before);
     }

@@ -1,0 +1,136 @@
+"""Experts as linear layers: what transformers holds as one block of three dimensions becomes layers like all others.
+
+So whatever can be done to a linear layer can be done to one expert: pack it, cut it, leave it out. A token's experts
+are called one after the other, each on its own matrix as it lies: nothing is gathered, and of the others nothing read.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backend.techniques.base import replace_module
+
+
+class Expert(nn.Module):
+    """One gated feed-forward part: gate and up are one matrix (2 * ffn, hidden), gate first, as they are trained."""
+
+    def __init__(self, gate_up: nn.Linear, down: nn.Linear, act: Any) -> None:
+        super().__init__()
+        self.gate_up_proj, self.down_proj, self.act_fn = gate_up, down, act
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, hidden) -> (N, hidden)."""
+        gate, up = self.gate_up_proj(hidden).chunk(2, dim=-1)
+        out: Tensor = self.down_proj(self.act_fn(gate) * up)
+        return out
+
+
+class Experts(nn.ModuleList):
+    """The experts of one layer, called with the router's choice as transformers calls its own block.
+
+    `picked` is the choice of the last call (N, k), `dropped` how many of its (token, expert) pairs were left out
+    because an expert had its fill; both for whoever watches.
+    """
+
+    def __init__(self, experts: list[Expert]) -> None:
+        super().__init__(experts)
+        self.capacity: float | None = None  # of an even share; pairs beyond it are dropped in calls of many tokens
+        self.picked: Tensor | None = None
+        self.dropped = 0
+
+    def forward(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Each token's experts, weighted and summed.
+
+        Args:
+            hidden: (N, hidden).
+            chosen: (N, k) numbers of experts.
+            weights: (N, k) of the router.
+        """
+        self.picked, self.dropped = chosen, 0
+        if len(hidden) == 1:
+            return self._one(hidden, chosen[0].tolist(), weights[0])
+        return self._many(hidden, chosen, weights)
+
+    def _one(self, hidden: Tensor, chosen: list[int], weights: Tensor) -> Tensor:
+        total = self[chosen[0]](hidden) * weights[0]
+        for place, number in enumerate(chosen[1:], 1):
+            total += self[number](hidden) * weights[place]
+        return total.to(hidden.dtype)
+
+    def _many(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Sorted by expert, so that each expert that is hit multiplies once, all of its tokens together."""
+        top_k = chosen.shape[1]
+        order = chosen.flatten().argsort(stable=True)  # (N * k,)
+        tokens, shares = order // top_k, weights.flatten()[order]
+        total = torch.zeros_like(hidden, dtype=torch.float32)
+        counts = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
+        most = self.room(len(hidden), top_k)
+        start = 0
+        for expert, count in zip(self, counts, strict=True):
+            kept = slice(start, start + min(count, most))  # the first to come stay
+            start += count
+            if kept.stop > kept.start:
+                out = expert(hidden[tokens[kept]]) * shares[kept, None]
+                total.index_add_(0, tokens[kept], out.float())
+        self.dropped = sum(max(0, count - most) for count in counts)
+        return total.to(hidden.dtype)
+
+    def room(self, tokens: int, top_k: int) -> int:
+        """Tokens that one expert takes of a call: ceil(capacity * tokens * k / experts), or all of them."""
+        if self.capacity is None:
+            return tokens
+        return math.ceil(self.capacity * tokens * top_k / len(self))
+
+
+def unstack(model: nn.Module) -> int:
+    """Replace every block of stacked experts that is known by `Experts`, layer by layer, in memory of their own.
+
+    Returns:
+        How many layers were replaced; blocks of another build (biased, transposed, not gated) stay as they are.
+    """
+    found = [(name, module) for name, module in model.named_modules() if is_stacked(module)]
+    for name, block in found:
+        replace_module(model, name, _unstacked(block))
+        del block
+    return len(found)
+
+
+def is_stacked(module: Any) -> bool:
+    """Whether a module is a block of gated experts as Mixtral, Qwen-MoE and OLMoE have it."""
+    stacks = [getattr(module, name, None) for name in ("gate_up_proj", "down_proj")]
+    if not all(isinstance(stack, nn.Parameter) and stack.dim() == 3 for stack in stacks):
+        return False
+    plain = not (getattr(module, "is_transposed", True) or getattr(module, "has_bias", True))
+    return plain and bool(getattr(module, "has_gate", False)) and bool(getattr(module, "is_concatenated", False))
+
+
+def expert_layers(model: nn.Module) -> dict[str, Experts]:
+    """The experts of every layer by dotted name, in the order of the layers."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Experts)}
+
+
+def _unstacked(block: Any) -> Experts:
+    gate_up, down = block.gate_up_proj, block.down_proj
+    return Experts([
+        Expert(linear_of(gate_up[number]), linear_of(down[number]), block.act_fn) for number in range(len(gate_up))
+    ])  # fmt: skip
+
+
+def linear_of(weight: Tensor) -> nn.Linear:
+    """A linear layer without bias over a copy of this weight (out, in)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    return layer.eval()
+
+
+def stacked_names(model: nn.Module) -> dict[str, list[str]]:
+    """For transformers' own files: the name of each stack, and the names of the tensors that make it, in order."""
+    stacks: dict[str, list[str]] = {}
+    for name, experts in expert_layers(model).items():
+        for leaf in ("gate_up_proj", "down_proj"):
+            stacks[f"{name}.{leaf}"] = [f"{name}.{number}.{leaf}.weight" for number in range(len(experts))]
+    return stacks
