@@ -1,6 +1,6 @@
 """Train the shipped models: Muon for the matrices, AdamW for the rest, hold and then decay.
 
-The dense ones take an hour on two cores. The one of experts sees fifteen times as many tokens, hours on a CPU and
+The dense ones take an hour on two cores. The one of experts sees twenty-five times as many tokens, hours on a CPU and
 minutes on a GPU, since every expert meets only a quarter of them. What was tried and dropped stands in docs/log.md.
 Checkpoints make a run resumable: start the same command again.
 """
@@ -60,7 +60,7 @@ class Plan:
 PLANS = {
     "storyteller": Plan(hidden=512, layers=8, heads=8, ffn=1376, tokens=4_000_000, matrix_rate=0.001),
     "storyteller-draft": Plan(hidden=256, layers=2, heads=4, ffn=688, tokens=5_000_000, matrix_rate=0.002),
-    "storyteller-moe": Plan(hidden=384, layers=6, heads=6, ffn=448, tokens=60_000_000, matrix_rate=0.0015, batch=64,
+    "storyteller-moe": Plan(hidden=384, layers=6, heads=6, ffn=448, tokens=102_000_000, matrix_rate=0.0015, batch=64,
                             experts=8, top_k=2),
 }  # fmt: skip
 
