@@ -14,7 +14,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-BESIDE_OTHERS = ("techniques", "ui")  # folders of tests that neither time nor weigh anything
+BESIDE_OTHERS = ("engine", "storyteller", "techniques", "ui")  # folders of tests of which few time or weigh anything
 _no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
 
 

@@ -21,7 +21,7 @@ SPEC = {
     "houses on its northern bank, where the ground was dry and the forest gave them wood and game.",
     "max_new_tokens": 64,
     "variants": [{"switches": {"int8_dynamic": {}}}, {"switches": {"int8_weight_only": {}}}],
-    "measure": {"budget_s": 0.0, "quality_tokens": 1280, "questions": 12},
+    "measure": {"budget_s": 0.0, "quality_tokens": 768, "questions": 6},
     "budget": {"kld": 0.05, "top1": 0.85, "perplexity_ratio": 1.05},
 }
 
@@ -52,6 +52,8 @@ def test_dynamic_int8_raises_the_alarm_and_weight_only_does_not(view: RaceView) 
     assert {("kld", "prefill"), ("perplexity", None)} <= fell
     assert dynamic["top1"] < 0.9  # over few tokens its interval may reach the limit
     assert weight_only["alarm"]["raised"] is False
+    assert weight_only["kld_prefill"]["mean"] < 0.02
+    assert dynamic["kld"]["mean"] > 5 * weight_only["kld"]["mean"]
     assert weight_only["kld"]["mean"] < 0.02 < dynamic["kld"]["mean"] < dynamic["kld_prefill"]["mean"]
     assert weight_only["top5"] > dynamic["top5"] > dynamic["top5_prefill"]
 

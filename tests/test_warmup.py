@@ -42,13 +42,16 @@ def test_the_unit_does_not_matter(values: list[float], power: int) -> None:
     assert steady_from([value * 2.0**power for value in values]) == steady_from(values)
 
 
-@given(st.integers(0, 13), st.integers(0, 10_000))
-def test_a_slow_beginning_is_found_to_the_round(slow: int, seed: int) -> None:
-    values = np.exp(np.random.default_rng(seed).uniform(-0.01, 0.01, 40))
-    values[:slow] *= 1.3
-    found = steady_from(values.tolist())
-    # One slow value is cut off at five deviations: a place a little later may then look as good.
-    assert slow == 0 or (found == slow if slow > 1 else 1 <= found <= 10)
+@pytest.mark.parametrize("slow", [1, 2, 3, 5, 8, 13])
+def test_a_slow_beginning_is_found_to_the_round(slow: int) -> None:
+    """Nearly always; by chance a place a little later may look as good."""
+    found = []
+    for seed in range(300):
+        values = np.exp(np.random.default_rng(seed).uniform(-0.01, 0.01, 40))
+        values[:slow] *= 1.3
+        found.append(steady_from(values.tolist()))
+    assert np.mean([first == slow for first in found]) > 0.97
+    assert np.mean(found) == pytest.approx(slow, abs=0.2)
 
 
 def test_noise_alone_is_seldom_taken_for_a_warm_up() -> None:

@@ -16,8 +16,6 @@ from playwright.sync_api import Page, expect
 from backend.journal import Journal
 from tests.e2e.journey import press_race, view_of, wait_for_end, wait_until
 
-GEMMA_S = 900_000
-
 
 def racing(app: Any, job: int) -> bool:
     base = view_of(app, job).baseline
@@ -183,25 +181,6 @@ def _opens(page: Page, url: str) -> bool:
     except Error:
         return False
     return True
-
-
-@pytest.mark.real
-@pytest.mark.timeout(1200)
-def test_gemma_two_kinds_of_int8(app: Any, gemma_folder: Path, new_page: Any, shoot: Callable[..., Path]) -> None:
-    page = new_page(viewport={"width": 1280, "height": 1600})
-    page.goto(f"{app.url}/?preset=gemma-int8-two-ways")
-    job = press_race(page)
-    wait_for_end(page, timeout=GEMMA_S)
-    verdict = view_of(app, job).verdict["lanes"]
-    keeps, hurts = verdict["A"], verdict["B"]
-    assert keeps["kld"]["mean"] < 0.01
-    assert keeps["kld_prefill"]["mean"] < 0.02
-    assert hurts["kld"]["mean"] > 5 * keeps["kld"]["mean"]
-    assert hurts["kld"]["mean"] < hurts["kld_prefill"]["mean"]
-    assert hurts["kld_prefill"]["mean"] > 0.2
-    print({name: (lane["speed"]["ratio"], lane["kld"]["mean"], lane["kld_prefill"]["mean"]) for name, lane in
-           (("weights", keeps), ("dynamic", hurts))})  # fmt: skip
-    shoot(page, "gemma-two-kinds-of-int8")
 
 
 def test_history_opens_and_compares(app: Any, page: Page, shoot: Callable[..., Path]) -> None:

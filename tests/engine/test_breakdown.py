@@ -16,6 +16,8 @@ from backend.explain import explain
 from backend.recipe.recipe import Recipe
 from backend.techniques.registry import apply_switch
 
+pytestmark = pytest.mark.alone
+
 Make = Callable[..., Any]
 WAIT_S = 0.004
 

@@ -32,6 +32,8 @@ from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 
+pytestmark = pytest.mark.alone
+
 RACE = Race.read({"prompt": "Once", "variants": [{}]})
 
 

@@ -201,6 +201,7 @@ def test_a_draft_is_not_heard_for_the_target(subject_of: Make, with_plan: Make, 
     assert facts["run"]["rounds"] == 4
 
 
+@pytest.mark.alone
 def test_reading_costs_the_storyteller_well_below_a_second() -> None:
     subject = load(resolve("storyteller"))
     facts = applied(subject)

@@ -25,7 +25,8 @@ class CastWeights:
         """Cast in place, parameter by parameter."""
         if switch.dtype == "fp16" and subject.device.type == "cpu":
             raise RecipeError("switches.cast.dtype", "fp16", "bf16 on a CPU", "Choose bf16.")
-        subject.notes[switch.kind] = {"bytes_before": weight_bytes(subject.model)}
+        before = {float_name(parameter.dtype) for parameter in subject.model.parameters()}
+        subject.notes[switch.kind] = {"bytes_before": weight_bytes(subject.model), "types_before": before}
         cast_weights(subject.model, DTYPES[switch.dtype])
         release_memory(subject.device)
 
@@ -36,15 +37,17 @@ class CastWeights:
         for parameter in subject.model.parameters():
             held[float_name(parameter.dtype)] += parameter.numel()
         total, hits = sum(held.values()), held[wanted]
+        notes = subject.notes.get(switch.kind, {})
+        there = notes.get("types_before", {wanted}) == {wanted}  # a GPU's baseline is bf16 already
         left = [Skipped(f"all {word} weights", "still there") for word in held if word != wanted]
         return Effect(
             kind=switch.kind,
-            took_effect=hits > total / 2,
-            summary=f"{hits / max(1, total):.0%} of the weights {wanted}",
+            took_effect=hits > total / 2 and not there,
+            summary=f"{hits / max(1, total):.0%} of the weights {wanted}" + (", as before" if there else ""),
             facts={
                 "weights": ", ".join(f"{word} x {count}" for word, count in held.most_common()),
                 "weight_bytes": weight_bytes(subject.model),
-                "weight_bytes_before": subject.notes.get(switch.kind, {}).get("bytes_before"),
+                "weight_bytes_before": notes.get("bytes_before"),
             },
             skipped=left + _float32_buffers(subject),
         )
