@@ -131,6 +131,6 @@ def refuse_broken(subject: Subject, kind: str) -> None:
         RecipeError: naming the first such matrix.
     """
     for name, layer in subject.linears().items():
-        if not torch.isfinite(layer.weight).all():
+        if not torch.isfinite(layer.weight.sum()) and not torch.isfinite(layer.weight).all():  # a sum is faster
             allowed = "finite weights: some of this layer are none"
             raise RecipeError(f"switches.{kind}", name, allowed, "Load a sound copy of the model.")
