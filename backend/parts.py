@@ -11,6 +11,7 @@ from backend.recipe.recipe import Recipe
 from backend.recipe.stores import Matrix
 from backend.recipe.switches.layers import DropLayers
 from backend.recipe.switches.pruning import PruneHeads, PruneNeurons, neurons_kept
+from backend.recipe.switches.width import PruneWidth
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
         after = _without_heads(after, heads)
     if isinstance(neurons := recipe.get("prune_neurons"), PruneNeurons):
         after = _resized(after, ffn=max(1, neurons_kept(after.ffn, neurons.ratio)))
+    if isinstance(width := recipe.get("prune_width"), PruneWidth):
+        after = _narrower(after, max(1, width.kept(after.hidden)))
     if switch := recipe.get("kv_heads"):
         after = _resized(after, kv_heads=min(after.kv_heads, int(_number(switch, "count"))))
     return after
@@ -102,6 +105,16 @@ def _without_heads(facts: ModelFacts, switch: PruneHeads) -> ModelFacts:
     lost = switch.lost_of_all([units] * facts.layers) / max(1, facts.layers)
     kept = max(1, round(units - lost))
     return _resized(facts, heads=facts.heads * kept // units, kv_heads=kept if facts.kv_heads > 1 else 1)
+
+
+def _narrower(facts: ModelFacts, hidden: int) -> ModelFacts:
+    """Fewer dimensions of the residual stream: matrices, tables and norms."""
+    tables = 1 if facts.tied else 2
+    rest = facts.parameters - _numbers(_attention(facts) + _mlp(facts)) - tables * facts.embedding_parameters
+    table = facts.embedding_parameters * hidden // facts.hidden
+    after = replace(facts, hidden=hidden, embedding_parameters=table)
+    whole = _numbers(_attention(after) + _mlp(after)) + tables * table + max(0, rest) * hidden // facts.hidden
+    return replace(after, parameters=whole)
 
 
 def _number(switch: object, name: str) -> float:
