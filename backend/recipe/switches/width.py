@@ -21,7 +21,7 @@ class PruneWidth(Switch):
     order: ClassVar[int] = 135  # after heads and neurons, whose matrices it narrows
     title: ClassVar[str] = "Hidden width"
     summary: ClassVar[str] = (
-        "Removes dimensions of the residual stream from every matrix and the embedding: text suffers much."
+        "Removes dimensions of the residual stream everywhere: every matrix, the embedding and the head are smaller."
     )
     source: ClassVar[str] = "Muralidharan et al. 2024 (Minitron)"
     decoders_only: ClassVar[str] = (

@@ -168,8 +168,6 @@ def narrow(stream: Stream, keep: Tensor, factors: list[float]) -> None:
     for norm, factor in zip(stream.norms, factors, strict=True):
         weight = (effective(norm, stream.offset)[keep] * factor - stream.offset).to(norm.weight.dtype)  # type: ignore[arg-type]
         norm.weight = nn.Parameter(weight, requires_grad=False)
-        if hasattr(norm, "normalized_shape"):
-            norm.normalized_shape = (len(keep),)
     table = stream.embedding.weight[:, keep] * stretch
     stream.embedding.weight = nn.Parameter(table.contiguous(), requires_grad=False)
     stream.embedding.embedding_dim = len(keep)
