@@ -53,9 +53,11 @@ class HeadPruning:
         scores = marked(scores, switch.removed, switch.kept)
         units = [part.units for part in parts]
         lost = switch.lost(units) if switch.scope == "layer" else lost_globally(scores, switch.lost_of_all(units))
-        for block, part, score, count in zip(blocks, parts, scores, lost, strict=True):
-            _cut(block, stay(score, min(count, part.units - 1)), part.units)
-        subject.notes[switch.kind] = {"chosen_by": way, "ties": tie_words(tied(scores, lost))}
+        kept = [stay(score, min(count, len(score) - 1)) for score, count in zip(scores, lost, strict=True)]
+        for block, part, units_kept in zip(blocks, parts, kept, strict=True):
+            _cut(block, units_kept, part.units)
+        ties = tie_words(tied(scores, lost))
+        subject.notes[switch.kind] = {"chosen_by": way, "ties": ties, "kept": [own.tolist() for own in kept]}
         _describe(subject, blocks)
 
     def read_back(self, subject: Subject, switch: PruneHeads) -> Effect:

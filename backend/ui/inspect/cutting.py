@@ -15,6 +15,7 @@ from backend.ui.cards import error_card
 from backend.ui.inspect import cuts, rankplot
 from backend.ui.inspect.frame import QUIET
 from backend.ui.inspect.handover import open_bench
+from backend.ui.inspect.thinning import draw_thinning
 from backend.ui.text import plain
 
 HELD = "cut"  # in the session: what is chosen, by the inspection's number and the part
@@ -26,20 +27,22 @@ Held = dict[str, Any]  # fields, and how often a chart was clicked
 
 def draw_cutting(job: Job, view: InspectionView, dark: bool) -> None:
     """Both parts; where nothing was ranked, the reason."""
-    lane = next((lane for lane in view.lanes.values() if lane.rankings), None)
-    if lane is None:
-        reasons = [one.unavailable["rankings"] for one in view.lanes.values() if "rankings" in one.unavailable]
-        again = "this inspection holds no rankings; press Inspect to look again"
-        st.caption(plain(f"Nothing was ranked: {reasons[0] if reasons else again}."))
-        return
     try:
         race = Race.read(job.spec["race"])
     except RecipeError as error:
         error_card(error.card(), "The race is of another version")
         return
-    for part in QUESTIONS:
-        if lane.rankings.get(part):
+    lane = next((lane for lane in view.lanes.values() if lane.rankings), None)
+    if lane is None:
+        reasons = [one.unavailable["rankings"] for one in view.lanes.values() if "rankings" in one.unavailable]
+        again = "this inspection holds no rankings; press Inspect to look again"
+        st.caption(plain(f"Nothing was ranked: {reasons[0] if reasons else again}."))
+        if reasons:
+            return
+    for part in QUESTIONS if lane else ():
+        if lane and lane.rankings.get(part):
             _draw(job.id, race, lane, part, dark)
+    draw_thinning(job, race, dark)
 
 
 @st.fragment
