@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,9 @@ def model_facts(ref: ModelRef, trust_remote_code: bool = False) -> ModelFacts:
         if saved := read_saved(ref.place):
             entries = saved.whole(ref.name, entries)
         if saved or "quantization_config" not in config:  # packed by others, weights have shapes of their own
-            _compare(ref, found, entries)
+            _compare(ref, replace(found, **saved.widths.first()) if saved and saved.widths else found, entries)
+    if saved and saved.widths:
+        found = replace(found, **saved.widths.mean())
     return _facts(ref, config, found, entries, saved)
 
 
@@ -172,6 +175,7 @@ def _facts(
         task=task,
         held_as=saved.precision.model_dump_json() if saved and saved.precision.switches else "",
         packed=bool(saved and saved.layers),
+        uneven=bool(saved and saved.widths),
     )
 
 

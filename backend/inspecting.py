@@ -137,6 +137,16 @@ def _importance(way: Inspectway, name: str) -> None:
             way.hear(name, "head_gradients", (text + 1) / asked["texts"], f"text {text + 1}")  # type: ignore[index]
 
 
+def _rankings(way: Inspectway, name: str) -> None:
+    asked = way.ask(name, "rankings", "rankings")
+    pairs = asked["rankings"] if asked else []
+    for count, (part, by) in enumerate(pairs, 1):
+        found = way.call(name, "ranking", part=part, by=by)
+        if asked and found and "scores" in found:
+            way.write(("ranking", name, found | {"tokens": asked["tokens"], "together": asked["together"]}))
+        way.hear(name, "ranking", count / len(pairs), f"{part} by {by}")
+
+
 def _sensitivity(way: Inspectway, name: str) -> None:
     asked = way.ask(name, "sensitivity", "sensitivity_units")
     if asked is None:
@@ -158,9 +168,10 @@ STEPS = (
     Step("reading attention", 2.0, _attention),
     Step("weighing heads", 6.0, _importance),
 )
+RANKINGS = Step("ranking heads and layers", 8.0, _rankings)
 SENSITIVITY = Step("quantizing one layer at a time", 30.0, _sensitivity)
 
 
 def steps_of(lane: str) -> tuple[Step, ...]:
-    """The steps of one lane. Only the baseline's layers are quantized alone: a variant may be quantized already."""
-    return (*STEPS, SENSITIVITY) if lane == "base" else STEPS
+    """The steps of one lane. Only the baseline is ranked and quantized in parts: a variant may be changed already."""
+    return (*STEPS, RANKINGS, SENSITIVITY) if lane == "base" else STEPS

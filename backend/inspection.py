@@ -15,6 +15,7 @@ Events of an inspection (kind, lane, data):
     attention_map   lane   layer, heads, tokens, packed
     head_gradients  lane   gradients (L x H), tokens                               one a text
     sensitivity     lane   scheme 'int4'|'int8'|'int8_dynamic'|'split', unit, kld, kld_p95, top1, tokens; one each
+    ranking         lane   part 'heads'|'layers', by, scores (L x units), tokens, together (query heads of a unit)
     unavailable     lane   section, reason                                         what this lane cannot show, and why
     inspected       lane   label                                                   the lane is done
     lane_failed     lane   cause, detail, remedy, phase
@@ -50,6 +51,7 @@ class InspectedLane:
     maps: dict[int, dict[str, Any]] = field(default_factory=dict)  # by layer
     gradients: list[list[list[float]]] = field(default_factory=list)  # one L x H a text
     sensitivity: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # scheme -> unit -> figures
+    rankings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # part -> by -> event
     unavailable: dict[str, str] = field(default_factory=dict)  # section -> reason
     done: bool = False
     failure: dict[str, Any] | None = None
@@ -103,6 +105,9 @@ class InspectionView(EventView[InspectedLane]):
 
     def _on_sensitivity(self, lane: InspectedLane, data: dict[str, Any]) -> None:
         lane.sensitivity.setdefault(data["scheme"], {})[data["unit"]] = data
+
+    def _on_ranking(self, lane: InspectedLane, data: dict[str, Any]) -> None:
+        lane.rankings.setdefault(data["part"], {})[data["by"]] = data
 
     def _on_unavailable(self, lane: InspectedLane, data: dict[str, Any]) -> None:
         lane.unavailable[data["section"]] = data["reason"]

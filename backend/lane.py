@@ -24,6 +24,7 @@ from backend.engine.ring import Ring
 from backend.engine.routes import Routes
 from backend.engine.stopwatch import Stopwatch
 from backend.engine.text import Pieces, encode
+from backend.engine.thinner import Thinner
 from backend.engine.timeline import Timeline
 from backend.engine.witness import witness
 from backend.journal import state_folder
@@ -72,7 +73,7 @@ class Lane:
         if self.race.measure.budget_s:
             self.subject.longest = max(self.subject.longest, self.stopwatch.longest)
         inspector = Inspector(self.subject, self.race, self.prompt, held_out)
-        self._doers = [self.marker, self.stopwatch, self._timeline, inspector]
+        self._doers = [self.marker, self.stopwatch, self._timeline, inspector, Thinner(self.subject, held_out)]
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),

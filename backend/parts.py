@@ -9,7 +9,9 @@ from backend.families import family
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
 from backend.recipe.stores import Matrix
-from backend.recipe.switches.pruning import neurons_kept
+from backend.recipe.switches.layers import DropLayers
+from backend.recipe.switches.pruning import PruneHeads, PruneNeurons, neurons_kept
+from backend.recipe.switches.width import PruneWidth
 
 
 @dataclass(frozen=True)
@@ -92,23 +94,39 @@ def _numbers(matrices: tuple[Matrix, ...]) -> int:
 
 
 def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
-    """The facts of what the recipe's pruning and its change of KV heads leave."""
+    """The facts of what the recipe's pruning and its change of KV heads leave; widths that differ by their mean."""
     after = facts
-    if switch := recipe.get("drop_layers"):
-        after = _without_layers(after, _number(switch, "count"))
-    if switch := recipe.get("prune_heads"):
-        units = after.kv_heads if after.kv_heads > 1 else after.heads
-        kept = max(1, units - round(_number(switch, "ratio") * units))
-        kv_heads = kept if after.kv_heads > 1 else 1
-        after = _resized(after, heads=after.heads * kept // units, kv_heads=kv_heads)
-    if switch := recipe.get("prune_neurons"):
-        after = _resized(after, ffn=max(1, neurons_kept(after.ffn, _number(switch, "ratio"))))
+    if isinstance(layers := recipe.get("drop_layers"), DropLayers):
+        after = _without_layers(after, layers.lost)
+    if isinstance(heads := recipe.get("prune_heads"), PruneHeads):
+        after = _without_heads(after, heads)
+    if isinstance(neurons := recipe.get("prune_neurons"), PruneNeurons):
+        after = _resized(after, ffn=max(1, neurons_kept(after.ffn, neurons.ratio)))
+    if isinstance(width := recipe.get("prune_width"), PruneWidth):
+        after = _narrower(after, max(1, width.kept(after.hidden)))
     if switch := recipe.get("kv_heads"):
         after = _resized(after, kv_heads=min(after.kv_heads, int(_number(switch, "count"))))
     for one in recipe.pipeline:
         if sizes := one.resize(after):
             after = _resized(after, **sizes)
     return after
+
+
+def _without_heads(facts: ModelFacts, switch: PruneHeads) -> ModelFacts:
+    units = facts.kv_heads if facts.kv_heads > 1 else facts.heads
+    lost = switch.lost_of_all([units] * facts.layers) / max(1, facts.layers)
+    kept = max(1, round(units - lost))
+    return _resized(facts, heads=facts.heads * kept // units, kv_heads=kept if facts.kv_heads > 1 else 1)
+
+
+def _narrower(facts: ModelFacts, hidden: int) -> ModelFacts:
+    """Fewer dimensions of the residual stream: matrices, tables and norms."""
+    tables = 1 if facts.tied else 2
+    rest = facts.parameters - _numbers(_attention(facts) + _mlp(facts)) - tables * facts.embedding_parameters
+    table = facts.embedding_parameters * hidden // facts.hidden
+    after = replace(facts, hidden=hidden, embedding_parameters=table)
+    whole = _numbers(_attention(after) + _mlp(after)) + tables * table + max(0, rest) * hidden // facts.hidden
+    return replace(after, parameters=whole)
 
 
 def _number(switch: object, name: str) -> float:

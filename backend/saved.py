@@ -17,6 +17,7 @@ from backend.recipe.facts import STORYTELLERS
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Group
 from backend.weightfiles import Entry
+from backend.widths import Widths
 
 MARKER = "recipe.json"
 WEIGHTS = "model.safetensors"
@@ -111,6 +112,7 @@ class Saved(Config):
     recipe: Recipe = Recipe()  # all of it, as it was raced
     not_weights: tuple[str, ...] = ()  # switches of the recipe that the folder cannot hold
     layers: dict[str, PackedLayer] = Field(default_factory=dict)  # by the layer's dotted name
+    widths: Widths | None = None
     weights_bytes: int = Field(ge=0)  # in memory
     original_bytes: int = Field(ge=0)  # of the original's weights in fp32
     source_bytes: int | None = Field(None, ge=0)  # of the original's weight files

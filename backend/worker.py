@@ -35,7 +35,9 @@ from backend.recipe.base import RecipeError
 from backend.recipe.facts import Task
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
+from backend.recipe.thinning import Thinning
 from backend.savejob import SaveOrder, save
+from backend.thinning import Thinway
 from backend.watch import Cancelled, Progress
 
 IDLE_S = 0.1
@@ -85,8 +87,13 @@ class Worker:
         self.beat()
         job = self.journal.claim(self.name, *IN_TURN)
         if job:
-            jobs = {"race": self._race, "inspect": self._inspect, "encode": self._encode, "save": self._save}
-            work = jobs[job.kind]
+            work = {
+                "race": self._race,
+                "inspect": self._inspect,
+                "encode": self._encode,
+                "save": self._save,
+                "thin": self._thin,
+            }[job.kind]
             end_well(self.journal, job, partial(work, job), self.stopping)
             self.idle.busy()
         else:
@@ -111,6 +118,13 @@ class Worker:
         asked = Inspection.read(job.spec)
         _check(asked.race)
         with Inspectway(self.journal, job.id, asked, self.executor, self.beat).running() as way:
+            way.run()
+            return {"wall_s": way.wall_s}
+
+    def _thin(self, job: Job) -> dict[str, float]:
+        asked = Thinning.read(job.spec)
+        _check(asked.race)
+        with Thinway(self.journal, job.id, asked, self.executor, self.beat).running() as way:
             way.run()
             return {"wall_s": way.wall_s}
 

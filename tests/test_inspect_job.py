@@ -64,6 +64,10 @@ def test_an_inspection_shows_every_section_and_a_lane_that_fails_takes_nothing_w
         **{scheme: ["0", "1", "head"] for scheme in ("int4", "int8", "int8_dynamic")},
         "split": ["head"],
     }
+    assert sorted(base.rankings["heads"]) == ["activation", "entropy", "output", "taylor", "weights"]
+    assert sorted(base.rankings["layers"]) == ["angular", "cosine"]
+    assert {len(row) for one in base.rankings["heads"].values() for row in one["scores"]} == {4}
+    assert not eight.rankings
     assert not eight.sensitivity
     assert eight.ready["receipt"]["effects"][0]["took_effect"] is True
     assert any("quantized" in name or "linear_dynamic" in name for name, *_ in eight.operators["decode"]["rows"])

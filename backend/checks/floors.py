@@ -32,6 +32,7 @@ FLOORS = {
     "backend.scoring": 6,
     "backend.measurement": 6,
     "backend.inspecting": 6,
+    "backend.thinning": 6,
     "backend.encoding": 6,
     "backend.idle": 6,
     "backend.raceway": 6,
@@ -51,6 +52,7 @@ PAGE_SIDE = (
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
+    *("backend.thinned", "backend.widths"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
@@ -65,7 +67,7 @@ FREE_OF_TORCH = (
 )
 STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
-    *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle"),
+    *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle", "backend.thinning"),
     "backend.encoding",
 )
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.engine.breakdown import decode_parts, prefill_parts
 from backend.engine.decode import Decoder
-from backend.engine.inspect import importance, sensitivity
+from backend.engine.inspect import importance, ranks, sensitivity
 from backend.engine.inspect.attention import attention_weights, head_facts, map_tokens, packed_map, token_texts
 from backend.engine.inspect.operators import profiled
 from backend.engine.inspect.outliers import find_outliers
@@ -21,6 +21,7 @@ from backend.engine.inspect.partmap import weights_by_part
 from backend.engine.inspect.sensitivity import Sensitivity
 from backend.engine.inspect.work import measure_work
 from backend.engine.machine_peak import machine_peak
+from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.techniques.base import Subject
 
@@ -115,6 +116,19 @@ class Inspector:
         """|dL / d gate| of every head on one of the texts."""
         ids = importance.texts(self._subject.sample_ids)[text]
         return {"gradients": importance.head_gradients(self._subject, ids), "tokens": len(ids)}
+
+    def rankings(self) -> dict[str, Any]:
+        """By what heads and layers can be ranked here."""
+        if reason := self._no_text() or importance.why_not(self._subject):
+            return {"reason": reason}
+        return ranks.asked(self._subject)
+
+    def ranking(self, part: str, by: str) -> dict[str, Any]:
+        """One ranking of heads or layers; why not, where this model does not give it."""
+        try:
+            return {"part": part, "by": by, "scores": ranks.scores(self._subject, part, by)}
+        except RecipeError as error:
+            return {"part": part, "by": by, "reason": f"{error.value}: {error.allowed} is needed"}
 
     def sensitivity_units(self) -> dict[str, Any]:
         """What can be quantized alone: pairs of a scheme and a layer."""

@@ -20,7 +20,7 @@ from backend.engine.saved.read import read_saved_model
 from backend.hub import snapshot
 from backend.modelref import ModelRef, bad_model
 from backend.recipe.base import RecipeError
-from backend.recipe.facts import Task
+from backend.recipe.facts import ModelFacts, Task
 from backend.saved import read_saved
 from backend.techniques.base import Pooling, Subject
 from backend.techniques.expertlayers import unstack
@@ -76,7 +76,7 @@ def load(
     target = best_device(device or ("cpu" if facts.packed else None))
     dtype = dtype or base_dtype(target)
     progress(0.1, "Loading weights")
-    model, tokenizer = _read(ref, bool(facts.held_as), dtype, trust_remote_code, facts.task, progress)
+    model, tokenizer = _read(ref, facts, dtype, trust_remote_code, progress)
     pooling: Pooling = "mean"
     if facts.task == "encoder":
         without_pooler(model)
@@ -97,11 +97,13 @@ def load(
     )
 
 
-def _read(ref: ModelRef, converted: bool, dtype: torch.dtype, trust: bool, task: Task, progress: Progress) -> Pair:
-    """Model and tokenizer, each weight in memory of its own. `converted`: saved with its weights in another form."""
-    if converted:
-        return _from_saved(ref, trust, progress)
-    model, tokenizer = _read_floats(ref, dtype, trust, task, progress)
+def _read(ref: ModelRef, facts: ModelFacts, dtype: torch.dtype, trust: bool, progress: Progress) -> Pair:
+    """Model and tokenizer, each weight in memory of its own; what transformers cannot build as it was saved here."""
+    if facts.held_as or facts.uneven:
+        model, tokenizer = _from_saved(ref, trust, progress)
+        unstack(model)
+        return (model if facts.held_as else torch.nn.Module.to(model, dtype)), tokenizer
+    model, tokenizer = _read_floats(ref, dtype, trust, facts.task, progress)
     unstack(model)
     own_weights(model)
     return model, tokenizer
@@ -138,7 +140,7 @@ def _from_folder(ref: ModelRef, folder: Path, dtype: torch.dtype, trust: bool, t
 
 
 def _from_saved(ref: ModelRef, trust: bool, progress: Progress) -> Pair:
-    """A model whose weights were converted and then saved."""
+    """A model whose weights were converted, or whose widths differ by layer, and that was saved."""
     saved = read_saved(ref.place)
     if saved is None:
         raise bad_model(ref.name, "a model that was saved", "Save it again.")

@@ -37,6 +37,7 @@ class ModelFacts:
     task: Task = "decoder"
     held_as: str = ""  # JSON of the recipe by which a saved model's weights are held already; '' where there is none
     packed: bool = False  # whether they are packed for a CPU's kernels
+    uneven: bool = False  # a saved model whose widths differ by layer; heads, KV heads and ffn are then means
 
     @property
     def kv_values_per_token(self) -> int:

@@ -81,6 +81,28 @@ class BertAttention:
         self.inner.all_head_size = heads * self.head_dim  # type: ignore[union-attr, operator]
 
 
+def head_widths(block: Any) -> tuple[int, int]:
+    """Query heads and KV heads of an attention, from the shapes of its projections."""
+    return block.o_proj.in_features // block.head_dim, block.k_proj.out_features // block.head_dim
+
+
+def describe_heads(block: Any) -> None:
+    """Make an attention's own numbers true again; which of them it has depends on the architecture."""
+    heads, kv_heads = head_widths(block)
+    if isinstance(block, BertAttention):
+        block.describe(heads)
+        return
+    true = {
+        "num_heads": heads,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "num_key_value_groups": heads // kv_heads,
+    }
+    for name, value in true.items():
+        if hasattr(block, name):
+            setattr(block, name, value)
+
+
 class BertMLP:
     """The feed-forward part of a BERT layer under the names that decoders give its matrices; it has no gate."""
 

@@ -61,6 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
     "zeros": {"magnitude": {"ratio": 0.5}},
     "half of the heads": {"prune_heads": {"ratio": 0.5}},
     "a layer fewer, int8": {"drop_layers": {"count": 1}, **INT8},
+    "heads that differ by layer": {"prune_heads": {"ratio": 0.0, "remove": "0:1,3 1:0"}},
+    "neurons that differ by layer, int8": {"prune_neurons": {"ratio": 0.3, "scope": "global", "by": "random"}, **INT8},
 }
 
 
@@ -394,6 +396,25 @@ def test_what_cannot_be_saved_is_refused(tiny_folder: Path, tmp_path: Path) -> N
             write_saved_model(subject, recipe, tmp_path / "saved")
         assert said in caught.value.value
         assert not (tmp_path / "saved").exists()
+
+
+def test_widths_that_differ_are_written_down_and_keep_other_loaders_off(tiny_folder: Path, tmp_path: Path) -> None:
+    subject, recipe = changed(tiny_folder, CASES["heads that differ by layer"])
+    saved = write_saved_model(subject, recipe, tmp_path / "saved")
+    assert saved.widths is not None
+    assert saved.widths.by_name() == {"heads": (2, 3), "kv_heads": (2, 3)}
+    facts = model_facts(resolve(str(tmp_path / "saved")))
+    assert facts.uneven
+    assert facts.parameters == sum(p.numel() for p in subject.model.parameters())
+    with pytest.raises(Exception, match="quant"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    again = load(resolve(str(tmp_path / "saved")), device="cpu", dtype=torch.bfloat16)
+    assert again.model.dtype == torch.bfloat16
+    told = json.loads((tmp_path / "saved" / MARKER).read_text())
+    for widths in ({"heads": [2]}, {"heads": [2, 0]}, {"heads": [3, 3], "kv_heads": [2, 3]}):
+        (tmp_path / "saved" / MARKER).write_text(json.dumps(told | {"widths": widths}))
+        with pytest.raises(RecipeError):
+            load(resolve(str(tmp_path / "saved")), device="cpu")
 
 
 def test_terms_travel_with_the_weights(tiny_folder: Path, tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Switch, all_switches
 from backend.recipe.switches.pruning import PruneHeads, PruneNeurons
-from backend.techniques.anatomy import encoder_layers, pass_one_token
+from backend.techniques.anatomy import attentions, encoder_layers, pass_one_token
 from backend.techniques.base import CalibrationText, Subject
+from backend.techniques.prune.heads import part_of
+from backend.techniques.prune.importance import importance
+from backend.techniques.prune.select import lost_globally, stay
 from backend.techniques.registry import apply_switch, read_back
 
 KINDS = sorted(all_switches())
@@ -191,3 +194,46 @@ def test_decoders_are_asked_as_before(build: Callable[..., Subject]) -> None:
     for kind in KINDS:
         switch = all_switches()[kind]()
         assert switch.unfit(facts) == switch.refuse(facts)
+
+
+@pytest.mark.parametrize("by", ["output", "weights", "activation", "taylor", "entropy", "random"])
+def test_every_ranking_of_heads_gives_the_masked_encoder(by: str) -> None:
+    pruned, dense, switch = subject_of(bert()), subject_of(bert()), PruneHeads(ratio=0.5, by=by, scope="global")
+    parts = [part_of(block) for block in attentions(dense.model, "prune_heads")]
+    scores, _ = importance(dense, parts, "prune_heads", by)
+    for part, score, lost in zip(parts, scores, lost_globally(scores, 6), strict=True):
+        mask = torch.zeros(4)
+        mask[stay(score, lost)] = 1
+        whole = mask.repeat_interleave(16)
+        part.entered.register_forward_pre_hook(lambda module, args, whole=whole: (args[0] * whole,))
+    apply_switch(pruned, switch)
+    assert torch.allclose(embed(pruned, batch()), embed(dense, batch()), atol=1e-4)
+    assert sum(pass_one_token(pruned.model).attention) == 6 * 16
+    assert read_back(pruned, switch).took_effect
+
+
+@pytest.mark.parametrize("by", ["weights", "activation", "taylor", "random"])
+def test_every_ranking_of_neurons_takes_effect_on_an_encoder(by: str, encoder: Subject) -> None:
+    switch = PruneNeurons(ratio=0.25, by=by, scope="global")
+    apply_switch(encoder, switch)
+    assert sum(pass_one_token(encoder.model).ffn) == 288
+    assert embed(encoder, batch()).isfinite().all()
+
+
+def test_the_taylor_score_of_an_encoder_is_how_far_its_vector_moves(encoder: Subject) -> None:
+    """Against the difference along the same direction with one head turned down a little."""
+    parts = [part_of(block) for block in attentions(encoder.model, "prune_heads")]
+    encoder.sample_ids = encoder.sample_ids[:64]
+    scores = importance(encoder, parts, "prune_heads", "taylor")[0]
+    direction = torch.randn(64, generator=torch.Generator().manual_seed(0))
+
+    def along(scale: float) -> float:
+        mask = torch.ones(64)
+        mask[16:32] = scale
+        hook = parts[0].entered.register_forward_pre_hook(lambda module, args: (args[0] * mask,))
+        ids = torch.tensor([encoder.sample_ids])
+        found = float(embed(encoder, Batch(ids, torch.ones_like(ids)))[0] @ direction)
+        hook.remove()
+        return found
+
+    assert float(scores[0][1]) == pytest.approx(abs(along(1.01) - along(0.99)) / 0.02, rel=0.02)

@@ -97,12 +97,24 @@ def lane_events(lane: str) -> Iterator[list[Told]]:
     else:
         yield [("head_gradients", lane, {"gradients": table, "tokens": 64})]
     if lane == "base":
+        yield [("ranking", lane, one) for one in rankings()]
         for scheme, scale in (("int4", 1.0), ("int8", 0.01), ("int8_dynamic", 1.0)):
             for unit, loss in (*KLD.items(), *((str(number), 0.005) for number in range(4, 8)), ("head", 0.03)):
                 kld = loss * scale
                 figures = {"kld": kld, "kld_p95": 2 * kld, "top1": 1 - kld, "tokens": 64}
                 yield [("sensitivity", lane, {"scheme": scheme, "unit": unit, **figures})]
     yield [("inspected", lane, {"label": LABELS[lane]})]
+
+
+def rankings() -> Iterator[dict[str, Any]]:
+    """Of the storyteller, which has eight layers of eight heads: head 5 of layer 2 is worth least, layer 6 too."""
+    for by in ("output", "taylor"):
+        scores = [[1.0 + 0.1 * head + layer for head in range(8)] for layer in range(8)]
+        scores[2][5] = 0.01
+        yield {"part": "heads", "by": by, "scores": scores, "tokens": 512, "together": 1}
+    for by in ("cosine", "angular"):
+        distances = [[0.3 - 0.02 * layer] for layer in range(7)] + [[0.4]]
+        yield {"part": "layers", "by": by, "scores": distances, "tokens": 512, "together": 1}
 
 
 def play(journal: Journal, job: int, race: int | None, until: str = "finished") -> InspectionView:

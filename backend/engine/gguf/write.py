@@ -19,6 +19,7 @@ from backend.engine.saved.write import check_subject, full_disk_said
 from backend.recipe.base import RecipeError
 from backend.techniques.anatomy import text_config
 from backend.techniques.base import Subject
+from backend.techniques.widths import uneven_widths
 
 Progress = Callable[[float, str], None]
 TYPES = {
@@ -43,6 +44,9 @@ def write_gguf(subject: Subject, file: Path, kind: str, progress: Progress) -> l
     check_subject(subject)
     if file.exists():
         raise RecipeError("gguf", file, "a file that is not there yet", "Name another file.")
+    if uneven_widths(subject.model):
+        allowed = "layers of one width: what is written here says it once for all of them"
+        raise RecipeError("gguf", "widths that differ by layer", allowed, "Prune by layer and not globally.")
     config = text_config(subject.model)
     known = architecture_of(config)
     part = file.with_name(f".{file.name}.part")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isqrt
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from backend.engine.text import Pieces
 from backend.techniques.anatomy import text_config
 from backend.techniques.base import Subject, decoder_layers
+from backend.techniques.prune.activity import eager, spread
 
 MOST_TOKENS = 128
 MOST_BYTES = 4 << 20  # of all maps of a lane, a byte a weight
@@ -40,7 +39,11 @@ def attention_weights(subject: Subject, ids: list[int]) -> list[Tensor]:
         if isinstance(weights, Tensor) and weights.dim() == 4:
             found.append(weights[0].to("cpu", torch.float16))
 
-    with _eager(subject) as blocks:
+    try:
+        blocks = [block for layer in decoder_layers(subject.model) if (block := getattr(layer, "self_attn", None))]
+    except TypeError:
+        blocks = []
+    with eager(subject):
         handles = [block.register_forward_hook(keep) for block in blocks]
         try:
             inputs = torch.tensor([ids], device=subject.device)
@@ -49,21 +52,6 @@ def attention_weights(subject: Subject, ids: list[int]) -> list[Tensor]:
             for handle in handles:
                 handle.remove()
     return found if len(found) == len(blocks) else []
-
-
-@contextmanager
-def _eager(subject: Subject) -> Iterator[list[nn.Module]]:
-    """The attention blocks of a model that computes its weights as a matrix; the kernel is put back afterwards."""
-    try:
-        blocks = [block for layer in decoder_layers(subject.model) if (block := getattr(layer, "self_attn", None))]
-    except TypeError:
-        blocks = []
-    before = text_config(subject.model)._attn_implementation
-    subject.model.set_attn_implementation("eager")
-    try:
-        yield blocks
-    finally:
-        subject.model.set_attn_implementation(before)
 
 
 def head_facts(weights: Tensor) -> dict[str, list[float]]:
@@ -77,10 +65,9 @@ def head_facts(weights: Tensor) -> dict[str, list[float]]:
     if not rows.shape[1]:
         nothing = [0.0] * len(weights)
         return {"entropy": nothing, "first": nothing, "previous": nothing}
-    seen = (rows > 0).any(0).sum(-1).clamp_min(2)  # (T - 1,) a sliding window sees fewer
-    entropy = -(rows * rows.clamp_min(1e-12).log()).sum(-1) / seen.float().log()  # (H, T - 1)
+    entropy = spread(weights.float())  # (H, T - 1)
     previous = weights.float().diagonal(offset=-1, dim1=1, dim2=2)  # (H, T - 1)
-    means = {"entropy": entropy.clamp(0, 1).mean(-1), "first": rows[:, :, 0].mean(-1), "previous": previous.mean(-1)}
+    means = {"entropy": entropy.mean(-1), "first": rows[:, :, 0].mean(-1), "previous": previous.mean(-1)}
     return {name: [round(value, 4) for value in mean.tolist()] for name, mean in means.items()}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.recipe.base import RecipeError
-from backend.techniques.anatomy import attentions, text_config
+from backend.techniques.anatomy import attentions, head_widths, text_config
 from backend.techniques.base import Subject
 from backend.techniques.quantize.layers import linear_like
 
@@ -25,10 +25,10 @@ def why_not(subject: Subject) -> str:
     if any(parameter.is_inference() for parameter in subject.model.parameters()):
         return "its weights were made for inference alone"
     try:
-        attentions(subject.model, "inspection")
+        blocks = attentions(subject.model, "inspection")
     except RecipeError as error:
         return f"its heads are not where they are known to be: {error.allowed} is needed"
-    return ""
+    return "its layers have unequal numbers of heads" if len({head_widths(block) for block in blocks}) > 1 else ""
 
 
 def texts(ids: list[int]) -> list[list[int]]:

@@ -27,7 +27,7 @@ from transformers import Cache
 from backend.engine.decode import Decoder
 from backend.engine.inspect.partmap import part_names
 from backend.recipe.race import Sampling
-from backend.techniques.anatomy import text_config
+from backend.techniques.anatomy import pass_one_token, text_config
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import layer_bytes
 from backend.techniques.quantize.layers import is_linear
@@ -98,15 +98,17 @@ def matrix_shape(layer: nn.Module) -> tuple[int, int]:
 
 def _add_attention(work: Work, subject: Subject, cache: Cache, tokens: int, total: int) -> None:
     """Scores and weighted sums of every layer that cached anything, and what was added to its cache."""
-    heads = int(text_config(subject.model).num_attention_heads)
-    for layer in cache.layers:
+    widths = pass_one_token(subject.model).attention  # heads * size, by layer: pruned heads may differ
+    alike = int(text_config(subject.model).num_attention_heads)
+    for number, layer in enumerate(cache.layers):
         keys = getattr(layer, "keys", None)
         if not isinstance(keys, Tensor) or keys.dim() != 4:
             continue
         _, kv_heads, held, width = keys.shape
         seen = [min(place, held) for place in range(total - tokens + 1, total + 1)]
         one = 2 * kv_heads * width * keys.element_size()  # bytes of one token
-        _add(work, "attention", one * max(seen), 4 * heads * width * sum(seen))
+        query = widths[number] if number < len(widths) else alike * width
+        _add(work, "attention", one * max(seen), 4 * query * sum(seen))
         _add(work, "cache", one * tokens, 0)
 
 

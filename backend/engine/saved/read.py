@@ -22,6 +22,7 @@ from backend.saved import Saved
 from backend.techniques.base import replace_module
 from backend.techniques.expertlayers import unstack
 from backend.techniques.quantize.layers import unfold_conv1d
+from backend.techniques.widths import set_widths
 
 Progress = Callable[[float, str], None]
 _AGAIN = "Save the model again."
@@ -34,6 +35,8 @@ def read_saved_model(ref: ModelRef, saved: Saved, progress: Progress) -> PreTrai
         RecipeError: for a config, tensors or shapes that do not go together.
     """
     model = _empty_model(ref)
+    if saved.widths:
+        set_widths(model, saved.widths, ref.name)
     if saved.layers:
         unfold_conv1d(model)  # as it was before it was packed
         unstack(model)

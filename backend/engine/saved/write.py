@@ -26,6 +26,7 @@ from backend.techniques.anatomy import refusal_to_reload
 from backend.techniques.base import Subject
 from backend.techniques.expertlayers import stacked_names
 from backend.techniques.quantize.counting import weight_bytes
+from backend.techniques.widths import uneven_widths
 
 Progress = Callable[[float, str], None]
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "safetensors")
@@ -33,6 +34,7 @@ TERMS = ("*LICENSE*", "*NOTICE*", "*TERMS*")  # travel with the weights
 # In config.json. transformers refuses a quantization without a method; one that it does not know it only warns of, and
 # fills the packed layers with random numbers.
 ONLY_HERE = {"headway": "packed layers, described in recipe.json"}
+UNEVEN = {"headway": "widths that differ by layer, described in recipe.json"}
 
 
 def write_saved_model(
@@ -56,13 +58,14 @@ def write_saved_model(
             recipe=recipe.on(subject.facts),
             not_weights=tuple(switch.kind for switch in recipe.pipeline if not switch.changes_weights),
             layers=layers,
+            widths=uneven_widths(subject.model),
             weights_bytes=weight_bytes(subject.model),
             versions={name: version(name) for name in LIBRARIES},
             **_before(subject, revision),
         )
         tell(0.8, "Writing the weights")
         save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
-        _write_config(subject, work, packed=bool(layers))
+        _write_config(subject, work, ONLY_HERE if layers else UNEVEN if saved.widths else None)
         _copy_terms(subject.facts.name, revision, work)
         (work / "README.md").write_text(model_card(saved, (work / WEIGHTS).stat().st_size), encoding="utf-8")
         (work / MARKER).write_text(json.dumps(saved.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
@@ -153,8 +156,8 @@ def _saved_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{prefix}.{leaf}" if prefix else leaf, buffer
 
 
-def _write_config(subject: Subject, folder: Path, packed: bool) -> None:
-    """Config, generation config and tokenizer, as transformers writes them."""
+def _write_config(subject: Subject, folder: Path, only_here: dict[str, str] | None) -> None:
+    """Config, generation config and tokenizer, as transformers writes them; a note where it cannot load them."""
     model, tokenizer = subject.model, subject.tokenizer
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
@@ -162,9 +165,9 @@ def _write_config(subject: Subject, folder: Path, packed: bool) -> None:
         model.generation_config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    if packed:
+    if only_here:
         file = folder / "config.json"
-        config = json.loads(file.read_text(encoding="utf-8")) | {"quantization_config": ONLY_HERE}
+        config = json.loads(file.read_text(encoding="utf-8")) | {"quantization_config": only_here}
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from backend.recipe.facts import ModelFacts
+from backend.recipe.named import Heads, read_heads, refuse_both, unknown_head, write_heads
 from backend.recipe.switch import Group, Switch
 
 BLOCKS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
 TOLERANCE = 0.01  # of the ratio that was asked for
 BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose heads and neurons can be cut
+LONGEST = 2000  # characters of a list of heads or layers
+
+Scope = Literal["layer", "global"]
+NeuronRanking = Literal["output", "weights", "activation", "taylor", "random"]
+HeadRanking = Literal["output", "weights", "activation", "taylor", "entropy", "random"]
+SCOPE_NOTE = "layer: every layer loses as many; global: one ranking over all layers, so that widths come to differ"
+SEED_NOTE = "of a random choice"
 
 
 def _unlike_bert(facts: ModelFacts) -> str | None:
@@ -30,12 +39,60 @@ class PruneHeads(Switch):
     title: ClassVar[str] = "Attention heads"
     summary: ClassVar[str] = "Removes the heads that add least on a little text: really smaller and faster."
     source: ClassVar[str] = "Michel et al. 2019"
+    hint: ClassVar[str] = "Inspect, tab Pruning, shows which heads matter, and lets you choose them by hand."
 
-    ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the heads of every layer")
+    ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the heads")
+    by: HeadRanking = Field(
+        "output",
+        description="what ranks them: what a head adds to its layer's output, the norm of its weights, of its "
+        "activation, the first-order change of the loss without it, how spread its attention is, or chance",
+    )
+    scope: Scope = Field("layer", description=SCOPE_NOTE)
+    remove: str = Field(
+        "",
+        max_length=LONGEST,
+        description="LAYER:HEADS that go whatever their rank; they count towards the ratio",
+        examples=["0:1,3 2:0-2"],
+    )
+    keep: str = Field("", max_length=LONGEST, description="LAYER:HEADS that stay", examples=["1:0"])
+    seed: int = Field(0, ge=0, le=2**31 - 1, description=SEED_NOTE)
+
+    @field_validator("remove", "keep")
+    @classmethod
+    def _in_order(cls, value: str, info: ValidationInfo) -> str:
+        return write_heads(read_heads(value, f"switches.prune_heads.{info.field_name}"))
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        refuse_both(self.removed, self.kept, "switches.prune_heads.keep")
+        return self
+
+    @property
+    def removed(self) -> Heads:
+        """The heads that go whatever their rank."""
+        return read_heads(self.remove, "remove")
+
+    @property
+    def kept(self) -> Heads:
+        """The heads that stay."""
+        return read_heads(self.keep, "keep")
 
     @property
     def label(self) -> str:
-        return f"{self.ratio:.0%} fewer heads"
+        named = sum(map(len, self.removed.values()))
+        share = f"{self.ratio:.0%} fewer heads" if self.ratio or not named else f"{named} chosen heads fewer"
+        return share + ranked(self.by, "output", self.scope)
+
+    def lost(self, units: Sequence[int]) -> list[int]:
+        """How many units each layer loses where every layer loses its share, or what is named where that is more."""
+        named = self.removed
+        return [max(round(self.ratio * own), len(named.get(layer, ()))) for layer, own in enumerate(units)]
+
+    def lost_of_all(self, units: Sequence[int]) -> int:
+        """How many units all layers together lose."""
+        if self.scope == "layer":
+            return sum(self.lost(units))
+        return max(round(self.ratio * sum(units)), sum(map(len, self.removed.values())))
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
@@ -44,12 +101,36 @@ class PruneHeads(Switch):
     def refuse(self, facts: ModelFacts) -> str | None:
         # Heads go with their KV group where there are several; inside one group single query heads can go.
         units = facts.kv_heads if facts.kv_heads > 1 else facts.heads
-        removed = round(self.ratio * units)
-        if removed == 0 and self.ratio > 0:
+        if found := unknown_head(self.removed, facts.layers, units) or unknown_head(self.kept, facts.layers, units):
+            return found
+        if not self.ratio and not self.remove:
+            return "a ratio above 0, or heads to remove: as it is nothing would go"
+        lost = self.lost_of_all([units] * facts.layers)
+        if lost == 0:
             return f"a ratio of at least {1 / units:.2g}: the model has {units} heads that can go one by one"
-        if removed >= units:
+        return self._too_many(lost, units, facts.layers)
+
+    def _too_many(self, lost: int, units: int, layers: int) -> str | None:
+        """Why a layer would be left with nothing, or would lose what is to be kept; or None."""
+        stay = {layer: max(1, len(self.kept.get(layer, ()))) for layer in range(layers)}
+        for layer, heads in self.removed.items():
+            if len(heads) >= units:
+                return f"at least one head in every layer: all {units} of layer {layer} are to be removed"
+        if self.scope == "global":
+            most = units * layers - sum(stay.values())
+            allowed = f"at most {most} of {units * layers} heads" if lost > most else None
+        elif (whole := round(self.ratio * units)) >= units:
             return f"a ratio that leaves at least one of {units} heads, so at most {1 - 1 / units:.2g}"
-        return None
+        else:
+            layer = max(stay, key=lambda one: stay[one])
+            allowed = f"at most {units - stay[layer]} heads of layer {layer}" if whole > units - stay[layer] else None
+        return allowed and f"{allowed}, since the others are kept"
+
+
+def ranked(by: str, usual: str, scope: str = "layer") -> str:
+    """What a label says of a ranking that is not the usual one."""
+    words = [f"by {by}"] if by != usual else []
+    return "".join(f", {word}" for word in (*words, *(["global"] if scope == "global" else [])))
 
 
 class PruneNeurons(Switch):
@@ -62,15 +143,29 @@ class PruneNeurons(Switch):
     summary: ClassVar[str] = "Removes the neurons that add least on a little text: really smaller and faster."
     source: ClassVar[str] = "Sun et al. 2023 (Wanda), over whole neurons"
 
-    ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons of every layer")
+    ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons")
+    by: NeuronRanking = Field(
+        "output",
+        description="what ranks them: what a neuron adds to its layer's output, the norms of its weights, of its "
+        "activation, the first-order change of the loss without it, or chance",
+    )
+    scope: Scope = Field("layer", description=SCOPE_NOTE)
+    seed: int = Field(0, ge=0, le=2**31 - 1, description=SEED_NOTE)
 
     @property
     def label(self) -> str:
-        return f"{self.ratio:.0%} fewer neurons"
+        return f"{self.ratio:.0%} fewer neurons" + ranked(self.by, "output", self.scope)
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
         return _unlike_bert(facts)
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        if not self.ratio:
+            return "a ratio above 0: as it is nothing would go"
+        if neurons_kept(facts.ffn, self.ratio) < 1:
+            return f"a ratio that leaves at least one of {facts.ffn} neurons, so at most {1 - 1 / facts.ffn:.3g}"
+        return None
 
 
 def neurons_kept(ffn: int, ratio: float) -> int:
@@ -81,31 +176,6 @@ def neurons_kept(ffn: int, ratio: float) -> int:
         if abs(kept - exact) <= TOLERANCE * ffn and 0 < kept <= ffn:
             return kept
     return round(exact)
-
-
-class DropLayers(Switch):
-    """Whole layers removed, those that change their input least first."""
-
-    kind: ClassVar[str] = "drop_layers"
-    group: ClassVar[Group] = Group.PRUNING
-    order: ClassVar[int] = 110
-    title: ClassVar[str] = "Whole layers"
-    summary: ClassVar[str] = (
-        "Removes the layers that change their input least: speed grows in proportion, text suffers."
-    )
-    source: ClassVar[str] = "Men et al. 2024 (ShortGPT), Block Influence"
-    decoders_only: ClassVar[str] = "a decoder; layers of an encoder are not dropped so far"
-
-    count: int = Field(1, ge=1, le=1000, description="how many layers")
-
-    @property
-    def label(self) -> str:
-        return f"{self.count} layer{'s' if self.count > 1 else ''} fewer"
-
-    def refuse(self, facts: ModelFacts) -> str | None:
-        if self.count >= facts.layers:
-            return f"1 to {facts.layers - 1} layers: the model has {facts.layers}"
-        return None
 
 
 class Magnitude(Switch):

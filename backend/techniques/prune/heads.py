@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import PruneHeads
 from backend.techniques.anatomy import (
-    BertAttention,
     attentions,
+    describe_heads,
+    head_widths,
     keep_columns,
     keep_rows,
     pass_one_token,
@@ -19,110 +22,127 @@ from backend.techniques.anatomy import (
     text_config,
 )
 from backend.techniques.base import Effect, Subject
-from backend.techniques.prune.activity import chosen_by, measure
+from backend.techniques.prune.activity import Part
+from backend.techniques.prune.importance import importance
+from backend.techniques.prune.select import lost_globally, marked, stay, tie_words, tied
 from backend.techniques.registry import technique
 
-NO_HEAD_SIZE = "its config has no word for the size of a head, and takes it for hidden size / heads"
+NO_HEAD_SIZE = "transformers refuses it: its config has no word for the size of a head, and takes it for hidden / heads"
+UNEVEN = "transformers has no word for widths that differ by layer: saved here it loads here, and nowhere else"
 
 
 @technique(PruneHeads)
 class HeadPruning:
-    """Removes the same number of heads from every layer, those that add least to its output first.
+    """Removes the heads of the lowest rank, as many from every layer or the lowest of all.
 
-    A unit is what can go alone: a KV head with all its query heads where there are several KV heads, a single query
-    head where all share one. Every layer loses equally many, so that one config still describes all of them.
+    A unit is what can go alone: a KV head with all its query heads where a layer has several KV heads, a single query
+    head where all share one. Where every layer loses equally many, one config still describes all of them.
     """
 
     def apply(self, subject: Subject, switch: PruneHeads) -> None:
         """Cut the projections of every layer.
 
         Raises:
-            RecipeError: for an unknown build, or when no head would be left.
+            RecipeError: for an unknown build, heads that the model has not, when no head would be left in a layer, or
+                where the ranking cannot be had.
         """
         blocks = attentions(subject.model, switch.kind)
-        config = text_config(subject.model)
-        heads = config.num_attention_heads
-        kv_heads = getattr(config, "num_key_value_heads", heads)  # BERT has as many as heads, and no word for it
-        units = kv_heads if kv_heads > 1 else heads
-        kept = units - round(switch.ratio * units)
-        if kept < 1:
-            remedy = "Lower the ratio."
-            raise RecipeError(f"switches.{switch.kind}.ratio", switch.ratio, f"at most {1 - 1 / units:.2g}", remedy)
-        if kept == units:
-            return
-        per_unit = heads // units
-        scores = importance(subject, blocks, units)
-        for block, score in zip(blocks, scores, strict=True):
-            _cut(block, score.topk(kept).indices.sort().values, per_unit, kv_heads > 1)
-        subject.notes[switch.kind] = {"chosen_by": chosen_by(subject)}
-        config.head_dim = blocks[0].head_dim  # explicit from here on: hidden / heads is no longer the size of a head
-        config.num_attention_heads = kept * per_unit
-        if hasattr(config, "num_key_value_heads"):
-            config.num_key_value_heads = kept if kv_heads > 1 else 1
-        for block in blocks:
-            if isinstance(block, BertAttention):
-                block.describe(config.num_attention_heads)
-            else:
-                _describe(block, config)
+        parts = [part_of(block) for block in blocks]
+        _refuse(subject, switch, blocks)
+        scores, way = importance(subject, parts, switch.kind, switch.by, switch.seed)
+        scores = marked(scores, switch.removed, switch.kept)
+        units = [part.units for part in parts]
+        lost = switch.lost(units) if switch.scope == "layer" else lost_globally(scores, switch.lost_of_all(units))
+        kept = [stay(score, min(count, len(score) - 1)) for score, count in zip(scores, lost, strict=True)]
+        for block, part, units_kept in zip(blocks, parts, kept, strict=True):
+            _cut(block, units_kept, part.units)
+        ties = tie_words(tied(scores, lost))
+        subject.notes[switch.kind] = {"chosen_by": way, "ties": ties, "kept": [own.tolist() for own in kept]}
+        _describe(subject, blocks)
 
     def read_back(self, subject: Subject, switch: PruneHeads) -> Effect:
-        """Count the heads that a token passes through and the KV heads that it leaves in a cache."""
+        """Count the heads that a token passes through and the KV heads that it leaves in a cache, layer by layer."""
         passage = pass_one_token(subject.model)
-        heads = [width // subject.facts.head_dim for width in passage.attention]
-        before, after = subject.facts.heads, max(heads, default=subject.facts.heads)
-        kv_after = max(passage.kv_heads, default=subject.facts.kv_heads)
+        heads = [width // subject.facts.head_dim for width in passage.attention] or [subject.facts.heads]
+        kv_heads = passage.kv_heads or [subject.facts.kv_heads]
+        before, after = subject.facts.heads, sum(heads) / len(heads)
         is_encoder = subject.facts.task == "encoder"
-        refusal = NO_HEAD_SIZE if is_encoder else refusal_to_reload(subject.model)
+        shown = _span(heads)
+        notes = subject.notes.get(switch.kind, {})
         return Effect(
             kind=switch.kind,
             took_effect=after < before,
-            summary=f"{after} of {before} heads a layer"
-            + ("" if is_encoder else f", {kv_after} of {subject.facts.kv_heads} KV heads"),
+            summary=f"{shown} of {before} heads a layer"
+            + ("" if is_encoder else f", {_span(kv_heads)} of {subject.facts.kv_heads} KV heads"),
             facts={
                 "asked_ratio": switch.ratio,
                 "real_ratio": 1 - after / before,
                 "heads_before": before,
-                "heads_after": after,
+                "heads_after": heads[0] if len(set(heads)) == 1 else ", ".join(map(str, heads)),
                 "kv_heads_before": subject.facts.kv_heads,
-                "kv_heads_after": kv_after,
-                "chosen_by": subject.notes.get(switch.kind, {}).get("chosen_by", "nothing"),
-                "saved_config": f"transformers refuses it: {refusal}" if refusal else "can be loaded again",
+                "kv_heads_after": kv_heads[0] if len(set(kv_heads)) == 1 else ", ".join(map(str, kv_heads)),
+                "chosen_by": notes.get("chosen_by", "nothing"),
+                "ties": notes.get("ties", "none"),
+                "saved_config": _saved_config(subject, len({*heads}) > 1 or len({*kv_heads}) > 1),
             },
         )
 
 
-def importance(subject: Subject, blocks: list[Any], units: int) -> list[Tensor]:
-    """One number a unit (units,) for every layer: how much the unit adds to the layer's output on the subject's text.
+def part_of(block: Any) -> Part:
+    """An attention's units: KV heads with their query heads where there are several, else query heads."""
+    heads, kv_heads = head_widths(block)
+    units = kv_heads if kv_heads > 1 else heads
+    own_values = block.v_proj.out_features == units * block.head_dim
+    return Part(block.o_proj, units, (block.v_proj,) if own_values else (), getattr(block, "inner", block))
 
-    Without text it is the norm of the unit's weights, a poor guess: in Gemma 3 small weights often matter most.
+
+def _refuse(subject: Subject, switch: PruneHeads, blocks: Sequence[Any]) -> None:
+    """The switch's own reasons, asked of the model as it is now: other switches may have gone before."""
+    heads, kv_heads = max(head_widths(block) for block in blocks)
+    facts = replace(subject.facts, layers=len(blocks), heads=heads, kv_heads=kv_heads)
+    if reason := switch.refuse(facts):
+        named = f"ratio={switch.ratio}, remove={switch.remove!r}, keep={switch.keep!r}"
+        raise RecipeError(f"switches.{switch.kind}", named, reason, "Lower the ratio, or name other heads.")
+
+
+def _describe(subject: Subject, blocks: Sequence[Any]) -> None:
+    """Make every attention's own numbers true, and the config's where all layers agree.
+
+    Where they do not, the config keeps what can be built; `Widths` of a saved model then tell the rest.
     """
-    if not subject.sample_ids:
-        return [by_weights(block, units) for block in blocks]
-
-    def added(output: nn.Linear, inputs: Tensor) -> Tensor:
-        parts = zip(inputs.chunk(units, dim=1), output.weight.float().chunk(units, dim=1), strict=True)
-        return torch.stack([(entering @ columns.T).norm() for entering, columns in parts])
-
-    return measure(subject, [block.o_proj for block in blocks], added)
-
-
-def by_weights(block: Any, units: int) -> Tensor:
-    """The norm of each unit's columns of o, times that of its rows of v where it has its own; (units,)."""
-    output = block.o_proj.weight.detach().float()  # (hidden, heads * head_dim)
-    score: Tensor = output.reshape(output.shape[0], units, -1).norm(dim=(0, 2))
-    value = block.v_proj.weight.detach().float()  # (kv_heads * head_dim, hidden)
-    if value.shape[0] == units * block.head_dim:
-        score = score * value.reshape(units, -1).norm(dim=1)
-    return score
+    for block in blocks:
+        describe_heads(block)
+    config, widths = text_config(subject.model), {head_widths(block) for block in blocks}
+    config.head_dim = blocks[0].head_dim  # explicit from here on: hidden / heads is no longer the size of a head
+    if len(widths) == 1:
+        ((heads, kv_heads),) = widths
+        config.num_attention_heads = heads
+        if hasattr(config, "num_key_value_heads"):  # BERT has as many as heads, and no word for it
+            config.num_key_value_heads = kv_heads
 
 
-def _cut(block: Any, units: Tensor, per_unit: int, with_kv: bool) -> None:
+def _saved_config(subject: Subject, uneven: bool) -> str:
+    if uneven:
+        return UNEVEN
+    if subject.facts.task == "encoder":
+        return NO_HEAD_SIZE
+    refusal = refusal_to_reload(subject.model)
+    return f"transformers refuses it: {refusal}" if refusal else "can be loaded again"
+
+
+def _span(counts: Sequence[int]) -> str:
+    """'3', or '1 to 4' where layers differ."""
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _cut(block: Any, kept: Tensor, units: int) -> None:
     """Keep these units: their query heads, and their KV head where each has one."""
-    query = _spread(units, per_unit * block.head_dim)
+    heads, kv_heads = head_widths(block)
+    query = _spread(kept, heads // units * block.head_dim)
     keep_rows(block.q_proj, query)
     keep_columns(block.o_proj, query)
-    if with_kv:
-        own = _spread(units, block.head_dim)
+    if kv_heads > 1:
+        own = _spread(kept, block.head_dim)
         keep_rows(block.k_proj, own)
         keep_rows(block.v_proj, own)
 
@@ -130,16 +150,3 @@ def _cut(block: Any, units: Tensor, per_unit: int, with_kv: bool) -> None:
 def _spread(units: Tensor, size: int) -> Tensor:
     """Indices of the rows (units * size,) that belong to these units of `size` rows each."""
     return (units[:, None] * size + torch.arange(size, device=units.device)).flatten()
-
-
-def _describe(block: nn.Module, config: Any) -> None:
-    """Make an attention's own numbers true again; which of them it has depends on the architecture."""
-    true = {
-        "num_heads": config.num_attention_heads,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "num_key_value_groups": config.num_attention_heads // config.num_key_value_heads,
-    }
-    for name, value in true.items():
-        if hasattr(block, name):
-            setattr(block, name, value)

@@ -2,89 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from backend.recipe.base import RecipeError
-from backend.recipe.switches.pruning import BLOCKS, PruneNeurons, neurons_kept
-from backend.techniques.anatomy import keep_columns, keep_rows, mlps, pass_one_token, text_config
+from backend.recipe.switches.pruning import BLOCKS, TOLERANCE, PruneNeurons, neurons_kept
+from backend.techniques.anatomy import keep_columns, keep_rows, mlps, pass_one_token, refusal_to_reload, text_config
 from backend.techniques.base import Effect, Subject
-from backend.techniques.prune.activity import chosen_by, measure
+from backend.techniques.prune.activity import Part
+from backend.techniques.prune.importance import importance
+from backend.techniques.prune.select import lost_globally, stay, tie_words, tied
 from backend.techniques.registry import technique
+
+UNEVEN = "transformers has no word for widths that differ by layer: saved here it loads here, and nowhere else"
 
 
 @technique(PruneNeurons)
 class NeuronPruning:
-    """Removes the same number of neurons from every layer, those that add least to its output first."""
+    """Removes the neurons of the lowest rank, as many from every layer or the lowest of all."""
 
     def apply(self, subject: Subject, switch: PruneNeurons) -> None:
         """Cut the MLP of every layer.
 
         Raises:
-            RecipeError: for an unknown build, or when no neuron would be left.
+            RecipeError: for an unknown build, when no neuron would be left, or where the ranking cannot be had.
         """
         blocks = mlps(subject.model, switch.kind)
-        ffn = blocks[0].down_proj.in_features
-        kept = neurons_kept(ffn, switch.ratio)
-        if kept < 1:
-            remedy = "Lower the ratio."
-            raise RecipeError(f"switches.{switch.kind}.ratio", switch.ratio, f"at most {1 - 1 / ffn:.3g}", remedy)
-        scores = importance(subject, blocks)
-        for block, score in zip(blocks, scores, strict=True):
-            keep = score.topk(kept).indices.sort().values
+        parts = [part_of(block) for block in blocks]
+        scores, way = importance(subject, parts, switch.kind, switch.by, switch.seed)
+        lost = losses(scores, switch)
+        for block, score, count in zip(blocks, scores, lost, strict=True):
+            keep = stay(score, count)
             for rows in entrances(block):
                 keep_rows(rows, keep)
             keep_columns(block.down_proj, keep)
             if hasattr(block, "intermediate_size"):
-                block.intermediate_size = kept
-        text_config(subject.model).intermediate_size = kept
-        subject.notes[switch.kind] = {"chosen_by": chosen_by(subject)}
+                block.intermediate_size = len(keep)
+        widths = {block.down_proj.in_features for block in blocks}
+        if len(widths) == 1:  # else the config keeps what can be built
+            text_config(subject.model).intermediate_size = widths.pop()
+        subject.notes[switch.kind] = {"chosen_by": way, "ties": tie_words(tied(scores, lost))}
 
     def read_back(self, subject: Subject, switch: PruneNeurons) -> Effect:
         """Measure the width that a token meets in front of every down projection."""
-        passage = pass_one_token(subject.model)
-        before, after = subject.facts.ffn, max(passage.ffn, default=subject.facts.ffn)
-        block = next((step for step in BLOCKS if after % step == 0), 1)
+        widths = pass_one_token(subject.model).ffn or [subject.facts.ffn]
+        before, after, uneven = subject.facts.ffn, sum(widths) / len(widths), len(set(widths)) > 1
+        shown = f"{min(widths)} to {max(widths)}" if uneven else str(widths[0])
+        notes = subject.notes.get(switch.kind, {})
+        refusal = refusal_to_reload(subject.model)
+        plain = f"transformers refuses it: {refusal}" if refusal else "can be loaded again"
         return Effect(
             kind=switch.kind,
             took_effect=after < before,
-            summary=f"{after} of {before} neurons a layer, {1 - after / before:.1%} fewer",
+            summary=f"{shown} of {before} neurons a layer, {1 - after / before:.1%} fewer",
             facts={
                 "asked_ratio": switch.ratio,
                 "real_ratio": 1 - after / before,
                 "neurons_before": before,
-                "neurons_after": after,
-                "multiple_of": block,
-                "chosen_by": subject.notes.get(switch.kind, {}).get("chosen_by", "nothing"),
+                "neurons_after": ", ".join(map(str, widths)) if uneven else widths[0],
+                "multiple_of": next((step for step in BLOCKS if all(width % step == 0 for width in widths)), 1),
+                "chosen_by": notes.get("chosen_by", "nothing"),
+                "ties": notes.get("ties", "none"),
+                "saved_config": UNEVEN if uneven else plain,
             },
         )
 
 
-def importance(subject: Subject, blocks: list[Any]) -> list[Tensor]:
-    """One number a neuron (ffn,) for every layer: the norm of what it adds to the layer's output on the subject's text.
+def part_of(block: Any) -> Part:
+    """A feed-forward block's neurons."""
+    return Part(block.down_proj, block.down_proj.in_features, tuple(entrances(block)))
 
-    That is the norm of its activation times the norm of its down column, the measure of Sun et al. 2023 (Wanda) taken
-    over whole columns. Without text it is a product of weight norms, which in Gemma 3 is worse than chance.
+
+def losses(scores: Sequence[Tensor], switch: PruneNeurons) -> list[int]:
+    """How many neurons each layer loses.
+
+    Raises:
+        RecipeError: when a layer would lose all.
     """
-    if not subject.sample_ids:
-        return [by_weights(block) for block in blocks]
+    units = [len(score) for score in scores]
+    if switch.scope == "global":
+        total = round(switch.ratio * sum(units))
+        step = next(step for step in BLOCKS if step == 1 or _fits(step, units))
+        lost = lost_globally(scores, round(total / step) * step, step)
+        if abs(sum(lost) - total) <= step:
+            return lost
+    else:
+        lost = [own - neurons_kept(own, switch.ratio) for own in units]
+        if all(own > count for own, count in zip(units, lost, strict=True)):
+            return lost
+    allowed = f"at most {1 - 1 / min(units):.3g}"
+    raise RecipeError(f"switches.{switch.kind}.ratio", switch.ratio, allowed, "Lower the ratio.")
 
-    def added(down: nn.Linear, inputs: Tensor) -> Tensor:
-        return inputs.norm(dim=0) * down.weight.float().norm(dim=0)
 
-    return measure(subject, [block.down_proj for block in blocks], added)
-
-
-def by_weights(block: Any) -> Tensor:
-    """The product of the norms of each neuron's gate row, if it has one, its up row and its down column; (ffn,).
-
-    A neuron's output is gate(x) * up(x) times its column, so it scales with all three.
-    """
-    score: Tensor = block.down_proj.weight.detach().float().norm(dim=0)
-    for rows in entrances(block):
-        score = score * rows.weight.detach().float().norm(dim=1)
-    return score
+def _fits(step: int, units: Sequence[int]) -> bool:
+    """Whether every width is a whole number of steps, and a step is little of all of them."""
+    return all(own % step == 0 and own > step for own in units) and step <= TOLERANCE * sum(units)
 
 
 def entrances(block: Any) -> list[nn.Linear]:

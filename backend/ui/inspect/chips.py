@@ -14,11 +14,10 @@ from backend.recipe.race import Race
 from backend.recipe.switches.mixed import LEVELS
 from backend.ui import desk
 from backend.ui.cards import error_card
-from backend.ui.form import state
 from backend.ui.inspect import allocation
 from backend.ui.inspect.frame import draw_chart
+from backend.ui.inspect.handover import open_bench
 from backend.ui.models import facts_of
-from backend.ui.share import pack
 from backend.ui.text import plain
 
 STEP = 0.05  # bits per weight
@@ -143,16 +142,10 @@ def _set(job: int, unit: str) -> None:
 
 
 def _open(race: Race, levels: dict[str, str]) -> None:
-    """Show the race on the Bench, in this session's form and in the address."""
+    """Show the race on the Bench."""
     try:
         made = allocation.race_of(race, levels)
     except RecipeError as error:
         error_card(error.card())
         return
-    state.show(made)
-    for name in ("preset", "look_at"):  # they speak of another setting
-        st.session_state.pop(name, None)
-    followed = desk.journal().job(int(st.session_state.get("job") or 0))
-    if followed is None or followed.ended:
-        st.session_state.pop("job", None)
-    st.switch_page("pages/bench.py", query_params={"race": pack(made)})
+    open_bench(made)

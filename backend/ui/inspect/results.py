@@ -13,6 +13,7 @@ from backend.ui.cards import error_card
 from backend.ui.figures import seconds, size
 from backend.ui.inspect import exports, heads, memory, operators, outliers, roofline, sensitivity, time
 from backend.ui.inspect.chips import draw_allocation
+from backend.ui.inspect.cutting import draw_cutting
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.palette import look
 from backend.ui.text import plain
@@ -23,7 +24,7 @@ STATES = {
     "cancelled": "Cancelled. What was found until then stands below",
     "failed": "Failed. What was found until then stands below",
 }
-TABS = ("Time", "Operators", "Roofline", "Memory", "Heads", "Sensitivity", "Outliers")
+TABS = ("Time", "Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers")
 
 
 def draw_results(view: InspectionView, job: Job) -> None:
@@ -37,12 +38,13 @@ def draw_results(view: InspectionView, job: Job) -> None:
     if not view.lanes:
         return
     dark = st.context.theme.type == "dark"
-    drawers = (_time, _operators, _roofline, _memory, _heads, _sensitivity, _outliers)
-    tabs = st.tabs(TABS)
-    for tab, draw in zip(tabs, drawers, strict=True):
-        with tab:
+    tabs = dict(zip(TABS, st.tabs(TABS), strict=True))
+    for name, draw in DRAWERS.items():
+        with tabs[name]:
             draw(list(view.lanes.values()), dark)
-    with tabs[TABS.index("Sensitivity")]:
+    with tabs["Pruning"]:
+        draw_cutting(job, view, dark)
+    with tabs["Sensitivity"]:
         draw_allocation(job, view, dark)
     st.download_button(
         "JSON",
@@ -154,9 +156,10 @@ def _heads(lanes: list[InspectedLane], dark: bool) -> None:
             return
         layer, head = st.columns(2)
         at = layer.number_input("Layer", 0, max(lane.maps), 0, key=f"inspect-layer-{lane.name}")
-        most = lane.maps[0]["heads"] - 1
+        most = max(one["heads"] for one in lane.maps.values()) - 1
         which = head.number_input("Head", 0, max(1, most), 0, disabled=most == 0, key=f"inspect-head-{lane.name}")
-        draw_chart(heads.attention_map(lane, int(at), min(int(which), most), dark), "attention")
+        last = lane.maps[int(at)]["heads"] - 1  # pruned layers may have unequal numbers
+        draw_chart(heads.attention_map(lane, int(at), min(int(which), last), dark), "attention")
 
 
 def _sensitivity(lanes: list[InspectedLane], dark: bool) -> None:
@@ -179,3 +182,14 @@ def _outliers(lanes: list[InspectedLane], dark: bool) -> None:
     names = [one["name"] for one in lane.outliers["layers"]]
     name = st.selectbox("Layer", names, key=f"inspect-histogram-{lane.name}")
     draw_chart(outliers.histogram(lane, name, dark), "histogram")
+
+
+DRAWERS = {
+    "Time": _time,
+    "Operators": _operators,
+    "Roofline": _roofline,
+    "Memory": _memory,
+    "Heads": _heads,
+    "Sensitivity": _sensitivity,
+    "Outliers": _outliers,
+}

@@ -7,37 +7,46 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, StaticCache
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.pruning import PruneHeads
+from backend.techniques.anatomy import pass_one_token
 from backend.techniques.base import Subject, decoder_layers
-from backend.techniques.prune.heads import importance
+from backend.techniques.prune.heads import part_of
+from backend.techniques.prune.importance import importance
+from backend.techniques.prune.select import lost_globally, marked, stay
 from backend.techniques.registry import apply_switch, read_back
 
 Logits = Callable[[Subject], Tensor]
 Build = Callable[..., Subject]
 
 
-def silence(subject: Subject, kept: int, units: int) -> None:
-    """Zero the o columns of the least important units of a dense model."""
+def silence(subject: Subject, switch: PruneHeads) -> None:
+    """Let nothing of the least important units enter o in a dense model."""
     blocks = [layer.self_attn for layer in decoder_layers(subject.model)]
-    for block, score in zip(blocks, importance(subject, blocks, units), strict=True):
-        size = block.o_proj.in_features // units
-        for unit in score.topk(units - kept, largest=False).indices.tolist():
-            block.o_proj.weight.data[:, unit * size : (unit + 1) * size] = 0
+    parts = [part_of(block) for block in blocks]
+    scores, _ = importance(subject, parts, "prune_heads", switch.by, switch.seed)
+    scores = marked(scores, switch.removed, switch.kept)
+    units = [part.units for part in parts]
+    lost = switch.lost(units) if switch.scope == "layer" else lost_globally(scores, switch.lost_of_all(units))
+    for part, score, count in zip(parts, scores, lost, strict=True):
+        mask = torch.zeros(part.units)
+        mask[stay(score, count)] = 1
+        mask_inputs(part.entered, mask.repeat_interleave(part.entered.in_features // part.units))
 
 
-@pytest.mark.parametrize(
-    ("shape", "ratio", "units", "kept"), [("llama", 0.25, 4, 3), ("gqa", 0.5, 2, 1), ("gemma", 0.5, 4, 2)]
-)
-def test_equals_the_model_with_the_heads_silenced(
-    build: Build, logits: Logits, shape: str, ratio: float, units: int, kept: int
-) -> None:
+def mask_inputs(linear: nn.Linear, mask: Tensor) -> None:
+    linear.register_forward_pre_hook(lambda module, args: (args[0] * mask,))
+
+
+@pytest.mark.parametrize(("shape", "ratio"), [("llama", 0.25), ("gqa", 0.5), ("gemma", 0.5)])
+def test_equals_the_model_with_the_heads_silenced(build: Build, logits: Logits, shape: str, ratio: float) -> None:
     pruned, dense = build(shape), build(shape)
     apply_switch(pruned, PruneHeads(ratio=ratio))
-    silence(dense, kept, units)
+    silence(dense, PruneHeads(ratio=ratio))
     torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
 
 
@@ -61,7 +70,7 @@ def test_biases_go_with_their_heads(build: Build, logits: Logits) -> None:
             for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
                 torch.nn.init.normal_(getattr(layer.self_attn, name).bias, generator=torch.Generator().manual_seed(3))
     apply_switch(pruned, PruneHeads(ratio=0.5))
-    silence(dense, 2, 4)
+    silence(dense, PruneHeads(ratio=0.5))
     torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
 
 
@@ -106,3 +115,145 @@ def test_without_text_weights_decide_and_the_receipt_says_so(tiny_llama: Subject
     tiny_llama.sample_ids = []
     apply_switch(tiny_llama, PruneHeads(ratio=0.5))
     assert "no text" in read_back(tiny_llama, PruneHeads(ratio=0.5)).facts["chosen_by"]
+
+
+@pytest.mark.parametrize("by", ["weights", "activation", "taylor", "entropy", "random"])
+@pytest.mark.parametrize("shape", ["llama", "gqa", "gemma"])
+def test_every_ranking_gives_the_masked_model(build: Build, logits: Logits, shape: str, by: str) -> None:
+    pruned, dense, switch = build(shape), build(shape), PruneHeads(ratio=0.5, by=by, seed=3)
+    apply_switch(pruned, switch)
+    silence(dense, switch)
+    torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
+    assert read_back(pruned, switch).took_effect
+
+
+@pytest.mark.parametrize("shape", ["llama", "gqa", "gemma"])
+def test_a_global_ranking_leaves_uneven_layers_that_still_decode_in_a_cache(
+    build: Build, logits: Logits, shape: str
+) -> None:
+    pruned, dense = build(shape), build(shape)
+    for subject in (pruned, dense):  # each unit of the first layer but the first adds next to nothing
+        decoder_layers(subject.model)[0].self_attn.o_proj.weight.data[:, 32 if shape == "gqa" else 16 :] *= 1e-4
+    switch = PruneHeads(ratio=0.25 if shape != "gqa" else 0.4, scope="global")
+    apply_switch(pruned, switch)
+    silence(dense, switch)
+    torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
+    effect = read_back(pruned, switch)
+    assert effect.took_effect
+    assert effect.facts["heads_after"].startswith("2, " if shape == "gqa" else "1, ")
+    assert "differ by layer" in effect.facts["saved_config"]
+    assert_decodes_as_it_reads(pruned, logits)
+
+
+def assert_decodes_as_it_reads(subject: Subject, logits: Logits) -> None:
+    for cache in (
+        DynamicCache(config=subject.model.config),
+        StaticCache(config=subject.model.config, max_cache_len=64),
+    ):
+        ids = torch.tensor([subject.sample_ids])
+        with torch.inference_mode():
+            rows = [subject.model(input_ids=ids[:, i : i + 1], cache=cache).logits[0] for i in range(ids.shape[1])]
+        torch.testing.assert_close(torch.cat(rows), logits(subject), atol=1e-4, rtol=1e-4)
+
+
+def test_parameters_go_down_globally_as_asked(build: Build) -> None:
+    subject = build("llama")
+
+    def count() -> int:
+        return sum(p.numel() for layer in decoder_layers(subject.model) for p in layer.self_attn.parameters())
+
+    before = count()
+    apply_switch(subject, PruneHeads(ratio=0.5, scope="global", by="random"))
+    assert count() / before == pytest.approx(0.5, abs=0.01)
+
+
+def test_named_heads_go_and_others_stay(build: Build, logits: Logits) -> None:
+    switch = PruneHeads(ratio=0.0, remove="0:1,3 2:0", keep="1:0")
+    pruned, dense = build("llama"), build("llama")
+    wanted = decoder_layers(dense.model)[0].self_attn.q_proj.weight.data.view(4, 16, 64)[[0, 2]].reshape(32, 64)
+    apply_switch(pruned, switch)
+    torch.testing.assert_close(decoder_layers(pruned.model)[0].self_attn.q_proj.weight.data, wanted)
+    assert pass_one_token(pruned.model).attention == [32, 64, 48]
+    silence(dense, switch)
+    torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
+    assert read_back(pruned, switch).facts["heads_after"] == "2, 4, 3"
+
+
+def test_a_kept_head_stays_though_it_adds_nothing(tiny_llama: Subject) -> None:
+    block = decoder_layers(tiny_llama.model)[0].self_attn
+    block.o_proj.weight.data[:, 16:32] = 0
+    expected = block.q_proj.weight.data[16:32].clone()
+    apply_switch(tiny_llama, PruneHeads(ratio=0.75, keep="0:1"))
+    torch.testing.assert_close(block.q_proj.weight.data, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"remove": "3:0"}, "there is no layer 3"),
+        ({"remove": "0:4"}, "there is no head 0:4"),
+        ({"keep": "0:7"}, "there is no head 0:7"),
+        ({"remove": "1:0-3"}, "all 4 of layer 1"),
+        ({"ratio": 0.0}, "nothing would go"),
+        ({"ratio": 0.75, "keep": "2:0,1"}, "at most 2 heads of layer 2"),
+        ({"ratio": 0.9, "scope": "global"}, "at most 9 of 12 heads"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_and_when_applied(
+    tiny_llama: Subject, fields: dict[str, object], said: str
+) -> None:
+    switch = PruneHeads.read(fields)
+    assert said in (switch.refuse(tiny_llama.facts) or "")
+    with pytest.raises(RecipeError, match=said):
+        apply_switch(tiny_llama, switch)
+
+
+def test_ties_are_broken_by_index_and_said(tiny_llama: Subject) -> None:
+    for layer in decoder_layers(tiny_llama.model):
+        layer.self_attn.o_proj.weight.data.fill_(0.0)
+    last = decoder_layers(tiny_llama.model)[0].self_attn.q_proj.weight.data[32:].clone()
+    apply_switch(tiny_llama, PruneHeads(ratio=0.5))
+    torch.testing.assert_close(decoder_layers(tiny_llama.model)[0].self_attn.q_proj.weight.data, last)
+    assert read_back(tiny_llama, PruneHeads(ratio=0.5)).facts["ties"] == "broken by index in 3 layers"
+
+
+def test_weights_that_are_no_numbers_are_named(tiny_llama: Subject) -> None:
+    decoder_layers(tiny_llama.model)[1].mlp.up_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(RecipeError, match=r"layers\.1\.mlp\.up_proj"):
+        apply_switch(tiny_llama, PruneHeads())
+
+
+@pytest.mark.parametrize("by", ["activation", "taylor", "entropy"])
+def test_calibration_that_is_missing_is_said(tiny_llama: Subject, by: str) -> None:
+    tiny_llama.sample_ids = []
+    with pytest.raises(RecipeError, match="calibration missing"):
+        apply_switch(tiny_llama, PruneHeads(by=by))
+    apply_switch(tiny_llama, PruneHeads(by="random"))
+    assert read_back(tiny_llama, PruneHeads()).facts["chosen_by"] == "chance"
+
+
+def test_the_taylor_score_is_the_slope_of_a_gate(tiny_llama: Subject) -> None:
+    """Against the difference of the loss with one head turned down a little."""
+    parts = [part_of(layer.self_attn) for layer in decoder_layers(tiny_llama.model)]
+    scores, _ = importance(tiny_llama, parts, "prune_heads", "taylor")
+
+    def loss(scale: float) -> float:
+        mask = torch.ones(64)
+        mask[16:32] = scale
+        hook = parts[1].entered.register_forward_pre_hook(lambda module, args: (args[0] * mask,))
+        ids = torch.tensor([tiny_llama.sample_ids])
+        with torch.inference_mode():
+            rows = tiny_llama.model(input_ids=ids, use_cache=False).logits[0, :-1]
+        hook.remove()
+        return float(F.cross_entropy(rows.double(), ids[0, 1:]))
+
+    slope = (loss(1.01) - loss(0.99)) / 0.02
+    assert float(scores[1][1]) == pytest.approx(abs(slope), rel=0.02)
+
+
+def test_a_head_that_looks_everywhere_alike_goes_first(tiny_llama: Subject) -> None:
+    block = decoder_layers(tiny_llama.model)[0].self_attn
+    block.q_proj.weight.data[:16] = 0  # its scores are all alike
+    expected = block.q_proj.weight.data[16:].clone()
+    apply_switch(tiny_llama, PruneHeads(ratio=0.25, by="entropy"))
+    torch.testing.assert_close(block.q_proj.weight.data, expected)

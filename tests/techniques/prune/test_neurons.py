@@ -10,9 +10,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from backend.recipe.base import RecipeError
-from backend.recipe.switches.pruning import PruneNeurons
+from backend.recipe.switches.pruning import PruneNeurons, neurons_kept
+from backend.techniques.anatomy import pass_one_token
 from backend.techniques.base import Subject, decoder_layers
-from backend.techniques.prune.neurons import importance, neurons_kept
+from backend.techniques.prune.importance import importance
+from backend.techniques.prune.neurons import part_of
 from backend.techniques.registry import apply_switch, read_back
 
 
@@ -23,9 +25,11 @@ def test_equals_the_model_with_the_neurons_silenced(
     pruned, dense = build(shape), build(shape)
     apply_switch(pruned, PruneNeurons(ratio=0.25))
     blocks = [layer.mlp for layer in decoder_layers(dense.model)]
-    for block, score in zip(blocks, importance(dense, blocks), strict=True):
-        gone = score.topk(32, largest=False).indices
-        block.down_proj.weight.data[:, gone] = 0
+    scores, _ = importance(dense, [part_of(block) for block in blocks], "prune_neurons", "output")
+    for block, score in zip(blocks, scores, strict=True):
+        mask = torch.ones(128)
+        mask[score.topk(32, largest=False).indices] = 0
+        block.down_proj.register_forward_pre_hook(lambda module, args, mask=mask: (args[0] * mask,))
     torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
     assert pruned.model.config.intermediate_size == 96
 
@@ -43,7 +47,7 @@ def test_importance_is_what_a_neuron_adds(tiny_gqa: Subject) -> None:
     down = decoder_layers(tiny_gqa.model)[0].mlp.down_proj
     entering: list[Tensor] = []
     hook = down.register_forward_pre_hook(lambda module, args: entering.append(args[0][0].detach()))
-    score = importance(tiny_gqa, [decoder_layers(tiny_gqa.model)[0].mlp])[0]
+    score = importance(tiny_gqa, [part_of(decoder_layers(tiny_gqa.model)[0].mlp)], "prune_neurons", "output")[0][0]
     hook.remove()
     added = entering[0][:, 9:10] @ down.weight.detach()[:, 9:10].T  # (T, hidden), of neuron 9 alone
     torch.testing.assert_close(score[9], added.norm())
@@ -81,3 +85,40 @@ def test_an_unknown_build_is_refused(tiny_llama: Subject) -> None:
     tiny_llama.model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64))
     with pytest.raises(RecipeError, match="Llama, Mistral"):
         apply_switch(tiny_llama, PruneNeurons())
+
+
+@pytest.mark.parametrize("by", ["weights", "activation", "taylor", "random"])
+def test_every_ranking_takes_effect(build: Callable[..., Subject], by: str) -> None:
+    for shape in ("llama", "gemma"):
+        subject, switch = build(shape), PruneNeurons(ratio=0.25, by=by)
+        apply_switch(subject, switch)
+        effect = read_back(subject, switch)
+        assert effect.took_effect
+        assert effect.facts["real_ratio"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma"])
+def test_a_global_ranking_takes_more_where_less_is_lost(
+    build: Callable[..., Subject], logits: Callable[[Subject], Tensor], shape: str
+) -> None:
+    pruned, dense = build(shape), build(shape)
+    for subject in (pruned, dense):  # half of the first layer adds next to nothing
+        decoder_layers(subject.model)[0].mlp.down_proj.weight.data[:, 64:] *= 1e-5
+    switch = PruneNeurons(ratio=1 / 6, scope="global")
+    apply_switch(pruned, switch)
+    assert pass_one_token(pruned.model).ffn == [64, 128, 128]
+    for layer in decoder_layers(dense.model)[:1]:
+        layer.mlp.down_proj.weight.data[:, 64:] = 0
+    torch.testing.assert_close(logits(pruned), logits(dense), atol=1e-4, rtol=1e-4)
+    effect = read_back(pruned, switch)
+    assert effect.facts["real_ratio"] == pytest.approx(1 / 6)
+    assert effect.facts["neurons_after"] == "64, 128, 128"
+    assert "differ by layer" in effect.facts["saved_config"]
+
+
+def test_what_would_leave_nothing_is_refused(tiny_llama: Subject) -> None:
+    for scope in ("layer", "global"):
+        with pytest.raises(RecipeError, match="at most"):
+            apply_switch(tiny_llama, PruneNeurons(ratio=0.999, scope=scope))
+    assert "nothing would go" in (PruneNeurons(ratio=0.0).refuse(tiny_llama.facts) or "")
+    assert "at most" in (PruneNeurons(ratio=0.999).refuse(tiny_llama.facts) or "")
