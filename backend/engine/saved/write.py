@@ -77,7 +77,8 @@ def check_subject(subject: Subject) -> None:
     """Refuse what is not worth saving, or would not load again.
 
     Raises:
-        RecipeError: for random weights, code that comes with the model, or a config that transformers refuses.
+        RecipeError: for random weights, code that comes with the model, parts that no config describes, or a config
+            that transformers refuses.
     """
     model = subject.model
     if subject.facts.random_weights or subject.tokenizer is None:
@@ -85,6 +86,9 @@ def check_subject(subject: Subject) -> None:
     if getattr(model.config, "auto_map", None):
         allowed = "a model that transformers knows by itself"
         raise RecipeError("model", subject.facts.name, allowed, "Its own code would not travel with the folder.")
+    if strange := next(filter(None, (getattr(module, "no_config", "") for module in model.modules())), ""):
+        allowed = "a model that a config of transformers can describe"
+        raise RecipeError("save", strange, allowed, "Race it and train it elsewhere; here it cannot be kept.")
     if refusal := refusal_to_reload(model):
         allowed = "a shape that transformers loads again"
         raise RecipeError("save", refusal, allowed, "Choose another ratio, for example one half.")

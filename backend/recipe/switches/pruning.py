@@ -23,6 +23,9 @@ SCOPE_NOTE = "layer: every layer loses as many; global: one ranking over all lay
 SEED_NOTE = "of a random choice"
 
 
+EXPERTS_INSTEAD = "a dense feed-forward part: this model has experts; remove whole ones"
+
+
 def _unlike_bert(facts: ModelFacts) -> str | None:
     """The reason why an encoder's parts are not known well enough to be cut, or None."""
     if facts.task == "decoder" or facts.architecture in BERT_LIKE:
@@ -161,6 +164,8 @@ class PruneNeurons(Switch):
         return _unlike_bert(facts)
 
     def refuse(self, facts: ModelFacts) -> str | None:
+        if facts.experts > 1:
+            return EXPERTS_INSTEAD
         if not self.ratio:
             return "a ratio above 0: as it is nothing would go"
         if neurons_kept(facts.ffn, self.ratio) < 1:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from backend.recipe.facts import ModelFacts
 from backend.recipe.switch import Group, Switch
-from backend.recipe.switches.pruning import SEED_NOTE, neurons_kept, ranked
+from backend.recipe.switches.pruning import EXPERTS_INSTEAD, SEED_NOTE, neurons_kept, ranked
 
 WidthRanking = Literal["activation", "weights", "random"]
 
@@ -44,6 +44,8 @@ class PruneWidth(Switch):
         return neurons_kept(hidden, self.ratio)
 
     def refuse(self, facts: ModelFacts) -> str | None:
+        if facts.experts > 1:
+            return EXPERTS_INSTEAD
         if self.kept(facts.hidden) < 1:
             return (
                 f"a ratio that leaves at least one of {facts.hidden} dimensions, so at most {1 - 1 / facts.hidden:.3g}"

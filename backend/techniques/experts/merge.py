@@ -39,7 +39,7 @@ class DenseFromExperts:
     def read_back(self, subject: Subject, switch: MergeExperts) -> Effect:
         """Look at the live layers: none with experts, all with one dense part, and its width."""
         parts: list[Any] = [layer.mlp for layer in stack(subject.model, switch.kind)]
-        widths = {part.down_proj.in_features for part in parts if isinstance(part, Expert)}
+        widths = {part.down_proj.in_features for part in parts if isinstance(part, DensePart)}
         done = not expert_layers(subject.model) and len(widths) == 1
         words = f"one dense part of {max(widths)} neurons a layer, untrained in this form" if done else "still experts"
         return Effect(
@@ -50,14 +50,20 @@ class DenseFromExperts:
         )
 
 
+class DensePart(Expert):
+    """One part that every token passes, where the model's code expects experts."""
+
+    no_config = "one dense part in the place of experts"
+
+
 def _alike(parts: list[Any]) -> Tensor:
     return torch.ones(len(parts), len(parts[0].experts), dtype=torch.long)
 
 
-def merged(part: Any, numbers: Tensor) -> Expert:
+def merged(part: Any, numbers: Tensor) -> DensePart:
     """One part of these experts: gates, then ups, then downs side by side, each down scaled to an even share."""
     chosen = [part.experts[number] for number in numbers.tolist()]
     halves = [expert.gate_up_proj.weight.chunk(2) for expert in chosen]
     gate_up = torch.cat([gate for gate, _ in halves] + [up for _, up in halves])  # (2 * n * ffn, hidden)
     down = torch.cat([expert.down_proj.weight for expert in chosen], dim=1) / len(chosen)  # (hidden, n * ffn)
-    return Expert(linear_of(gate_up), linear_of(down), chosen[0].act_fn)
+    return DensePart(linear_of(gate_up), linear_of(down), chosen[0].act_fn)

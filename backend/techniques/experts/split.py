@@ -41,6 +41,8 @@ class Router(nn.Module):
 class RoutedPart(nn.Module):
     """Router and experts in the place of a dense feed-forward part."""
 
+    no_config = "experts in the place of a dense part"
+
     def __init__(self, gate: Router, experts: Experts) -> None:
         super().__init__()
         self.gate, self.experts = gate, experts
