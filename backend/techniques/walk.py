@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from backend.recipe.base import RecipeError
 from backend.techniques.anatomy import stack
 from backend.techniques.base import CalibrationText, Subject
-from backend.techniques.quantize.calibrate import WINDOW
+from backend.techniques.calibrate import WINDOW
 
 
 @dataclass
