@@ -71,6 +71,15 @@ class Switch(Config):
         return self.simulated
 
     @property
+    def zero_share(self) -> float:
+        """Share of the weights of the layers' matrices that it sets to zero."""
+        return 0.0
+
+    def makes_real(self, other: Switch) -> bool:
+        """Whether, beside it, another switch that otherwise changes quality only can change speed and memory."""
+        return False
+
+    @property
     def shape_dependent(self) -> bool:
         """Whether its output depends on how many tokens one call holds."""
         return False

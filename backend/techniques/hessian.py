@@ -1,4 +1,4 @@
-"""The inverse of a Hessian as rounding and pruning want it: its Cholesky factor."""
+"""What the Hessian of a matrix's inputs is used for: how far an output is off, and the factor of its inverse."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor | None:
             return upper.float()
         damping = max(10 * damping, 1e-4)
     return None
+
+
+def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor) -> float:
+    """||(W - Q) X|| / ||W X|| for weights (N, K) and the Hessian (K, K) of what enters them."""
+    off = weight - rounded
+    error = ((off @ hessian) * off).sum().clamp_min(0)
+    return float((error / ((weight @ hessian) * weight).sum().clamp_min(1e-30)).sqrt())

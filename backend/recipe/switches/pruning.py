@@ -1,4 +1,4 @@
-"""Pruning: parts of the model that are taken out, or weights that are set to zero."""
+"""Pruning: parts of the model that are taken out."""
 
 from __future__ import annotations
 
@@ -106,21 +106,3 @@ class DropLayers(Switch):
         if self.count >= facts.layers:
             return f"1 to {facts.layers - 1} layers: the model has {facts.layers}"
         return None
-
-
-class Magnitude(Switch):
-    """The smallest weights of every matrix set to zero."""
-
-    kind: ClassVar[str] = "magnitude"
-    group: ClassVar[Group] = Group.PRUNING
-    order: ClassVar[int] = 140
-    title: ClassVar[str] = "Smallest weights to zero"
-    summary: ClassVar[str] = "Sets the smallest weights to zero; dense kernels gain nothing, so its speed is simulated."
-    source: ClassVar[str] = "Han et al. 2015"
-    simulated: ClassVar[bool] = True
-
-    ratio: float = Field(0.5, ge=0.0, lt=1.0, description="share of the weights of every matrix")
-
-    @property
-    def label(self) -> str:
-        return f"{self.ratio:.0%} zeros"

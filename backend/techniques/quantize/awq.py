@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from backend.recipe.switches.four_bits import Awq
 from backend.techniques.base import CalibrationText, Effect, Subject
 from backend.techniques.calibrate import calibration_text, kept
-from backend.techniques.quantize.chosen import Chosen, output_error
+from backend.techniques.hessian import output_error
+from backend.techniques.quantize.chosen import Chosen
 from backend.techniques.quantize.fold import Fold, folds, unchanged
 from backend.techniques.quantize.gptq_rounding import diagonal_blocks
 from backend.techniques.quantize.groups import FOUR_BITS, as_groups, blocks_of, ranges, searched_ranges

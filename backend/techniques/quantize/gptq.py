@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from backend.recipe.switches.four_bits import Gptq
 from backend.techniques.base import CalibrationText, Effect, Subject
 from backend.techniques.calibrate import calibration_text, kept
-from backend.techniques.quantize.chosen import Chosen, output_error
+from backend.techniques.hessian import output_error
+from backend.techniques.quantize.chosen import Chosen
 from backend.techniques.quantize.gptq_rounding import gptq_rounding
 from backend.techniques.quantize.groups import FOUR_BITS, Groups
 from backend.techniques.quantize.int4_layers import calibrated_effect, pack_calibrated, stays

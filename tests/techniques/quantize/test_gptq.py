@@ -14,8 +14,8 @@ from torch import Tensor
 from backend.recipe.base import RecipeError
 from backend.recipe.switch import read_switch
 from backend.techniques.base import CalibrationText, Effect, Subject, decoder_layers
-from backend.techniques.hessian import inverse_factor
-from backend.techniques.quantize.chosen import Chosen, output_error
+from backend.techniques.hessian import inverse_factor, output_error
+from backend.techniques.quantize.chosen import Chosen
 from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.quantize.gptq_rounding import gptq_rounding
 from backend.techniques.quantize.groups import FOUR_BITS, blocks_of, ranges
