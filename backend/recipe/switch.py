@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
-from backend.recipe.stores import Ground, Stored
+from backend.recipe.stores import Ground, Stored, Zeros
 
 
 class Group(StrEnum):
@@ -71,9 +71,9 @@ class Switch(Config):
         return self.simulated
 
     @property
-    def zero_share(self) -> float:
-        """Share of the weights of the layers' matrices that it sets to zero."""
-        return 0.0
+    def zeros(self) -> Zeros:
+        """What of the layers' matrices it sets to zero."""
+        return Zeros()
 
     def makes_real(self, other: Switch) -> bool:
         """Whether, beside it, another switch that otherwise changes quality only can change speed and memory."""

@@ -16,7 +16,10 @@ from backend.techniques.base import Effect, Subject
 from backend.techniques.registry import all_techniques, apply_switch, read_back
 
 KINDS = sorted(all_switches())
-SLOW_OR_COVERED = {"compile": "compiling takes half a minute; test_compile.py does it"}
+SLOW_OR_COVERED = {
+    "compile": "compiling takes half a minute; test_compile.py does it",
+    "sparse_kernels": "without zeros of another switch it has nothing to do; test_sparse_kernels.py gives it some",
+}
 
 
 def example(kind: str) -> Switch:

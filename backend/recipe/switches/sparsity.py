@@ -8,12 +8,13 @@ from pydantic import Field
 
 from backend.recipe.calibrated import Calibrated
 from backend.recipe.facts import ModelFacts
+from backend.recipe.stores import Zeros
 from backend.recipe.switch import Group, Switch
 
-Pattern = Literal["none", "2:4", "4:8", "32x1"]
+Pattern = Literal["none", "2:4", "4:8", "64x1"]
 Scope = Literal["layer", "global"]
 WINDOWS: dict[str, tuple[int, int]] = {"2:4": (2, 4), "4:8": (4, 8)}  # zeros, and the weights of a row they are among
-BLOCK_ROWS = 32  # of 32x1: so many rows share the columns that they keep
+BLOCK_ROWS = 64  # of 64x1: so many rows share the columns that they keep
 DENSE = "dense kernels gain nothing, so its speed is simulated"
 _WALKS = "a decoder: it goes through the layers of one, and encoders are built otherwise"
 
@@ -32,7 +33,7 @@ class Sparsity(Switch):
     pattern: Pattern = Field(
         "none",
         description="where zeros may lie: anywhere; 2 of every 4 or 4 of every 8 weights in a row; or in blocks, the "
-        "same inputs for 32 outputs",
+        "same inputs for 64 outputs",
     )
 
     @property
@@ -41,9 +42,9 @@ class Sparsity(Switch):
         return f"{self.name} {self.ratio:.0%} zeros{where}".strip()
 
     @property
-    def zero_share(self) -> float:
+    def zeros(self) -> Zeros:
         """As asked."""
-        return self.ratio
+        return Zeros(self.ratio, self.pattern == "64x1")
 
     def refuse(self, facts: ModelFacts) -> str | None:
         """A ratio of 0, or one that the pattern does not have."""
@@ -90,7 +91,9 @@ class Wanda(Calibrated, Sparsity):
 
     kind: ClassVar[str] = "wanda"
     title: ClassVar[str] = "Wanda"
-    summary: ClassVar[str] = f"Sets weights to zero by |weight| times the norm of its input on a little text; {DENSE}."
+    summary: ClassVar[str] = (
+        f"Sets the weights to zero that are small, or whose input is small on a little text; {DENSE}."
+    )
     source: ClassVar[str] = "Sun et al. 2023"
     name: ClassVar[str] = "Wanda"
     by_row: ClassVar[bool] = True

@@ -17,7 +17,7 @@ def misfit(pattern: Pattern, rows: int, columns: int) -> str | None:
     """The reason why a matrix of this shape cannot have the pattern, or None."""
     if pattern in WINDOWS and columns % WINDOWS[pattern][1]:
         return f"its {columns} inputs are no multiple of {WINDOWS[pattern][1]}, which {pattern} needs"
-    if pattern == "32x1" and rows % BLOCK_ROWS:
+    if pattern == "64x1" and rows % BLOCK_ROWS:
         return f"its {rows} outputs are no multiple of {BLOCK_ROWS}, which {pattern} needs"
     return None
 
@@ -27,7 +27,7 @@ def zeros_asked(pattern: Pattern, rows: int, columns: int, ratio: float, *, by_r
     if pattern in WINDOWS:
         zeros, width = WINDOWS[pattern]
         return rows * columns // width * zeros
-    if pattern == "32x1" or by_row:
+    if pattern == "64x1" or by_row:
         return rows * round(ratio * columns)
     return round(ratio * rows * columns)
 
@@ -44,8 +44,8 @@ def choose(scores: Tensor, ratio: float, pattern: Pattern, *, by_row: bool) -> T
     if pattern in WINDOWS:
         zeros, width = WINDOWS[pattern]
         return least(scores.reshape(-1, width), zeros).view(rows, columns)
-    if pattern == "32x1":
-        blocks = scores.view(-1, BLOCK_ROWS, columns).sum(dim=1)  # (N / 32, K)
+    if pattern == "64x1":
+        blocks = scores.view(-1, BLOCK_ROWS, columns).sum(dim=1)  # (N / 64, K)
         return least(blocks, round(ratio * columns)).repeat_interleave(BLOCK_ROWS, dim=0)
     if by_row:
         return least(scores, round(ratio * columns))
@@ -127,7 +127,7 @@ def holds(pattern: Pattern, weight: Tensor, ratio: float) -> bool:
     if pattern in WINDOWS:
         zeros, width = WINDOWS[pattern]
         return bool((zero.reshape(-1, width).sum(dim=1) >= zeros).all())
-    if pattern == "32x1":
-        blocks = zero.reshape(-1, BLOCK_ROWS, weight.shape[1]).all(dim=1)  # (N / 32, K)
+    if pattern == "64x1":
+        blocks = zero.reshape(-1, BLOCK_ROWS, weight.shape[1]).all(dim=1)  # (N / 64, K)
         return bool((blocks.sum(dim=1) >= round(ratio * weight.shape[1])).all())
     return True

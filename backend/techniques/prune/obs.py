@@ -73,8 +73,8 @@ def _sweep(
 def _block(scores: Tensor, start: int, end: int, ratio: float, pattern: Pattern) -> Tensor:
     """The least of a block (N, B); roundings are such that the blocks of a matrix sum to its share."""
     rows, width = scores.shape
-    if pattern == "32x1":
-        blocks = scores.reshape(-1, BLOCK_ROWS, width).sum(dim=1)  # (N / 32, B)
+    if pattern == "64x1":
+        blocks = scores.reshape(-1, BLOCK_ROWS, width).sum(dim=1)  # (N / 64, B)
         chosen = least(blocks, round(ratio * end) - round(ratio * start))
         return chosen.repeat_interleave(BLOCK_ROWS, dim=0)
     wanted = round(ratio * rows * end) - round(ratio * rows * start)

@@ -22,7 +22,7 @@ from backend.techniques.prune.masks import (
 )
 
 
-def scores(rows: int = 64, columns: int = 24, seed: int = 0) -> Tensor:
+def scores(rows: int = 128, columns: int = 24, seed: int = 0) -> Tensor:
     return torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
@@ -38,7 +38,7 @@ def test_none_wanted_is_none() -> None:
 @pytest.mark.parametrize("by_row", [False, True])
 def test_a_share_of_the_matrix_or_of_every_row(by_row: bool) -> None:
     found = choose(scores(), 0.25, "none", by_row=by_row)
-    assert int(found.sum()) == zeros_asked("none", 64, 24, 0.25, by_row=by_row) == 384
+    assert int(found.sum()) == zeros_asked("none", 128, 24, 0.25, by_row=by_row) == 768
     assert (found.sum(dim=1) == 6).all() == by_row
 
 
@@ -50,17 +50,17 @@ def test_windows_by_hand(pattern: Pattern, zeros: int, width: int) -> None:
         window = given[7, start : start + width]
         kept = window.topk(width - zeros).indices.sort().values
         assert (~found[7, start : start + width]).nonzero().flatten().tolist() == kept.tolist()
-    assert int(found.sum()) == zeros_asked(pattern, 64, 24, 0.5, by_row=False)
+    assert int(found.sum()) == zeros_asked(pattern, 128, 24, 0.5, by_row=False)
 
 
 def test_blocks_of_rows_share_their_columns_and_go_by_their_sum() -> None:
     given = scores()
-    found = choose(given, 0.25, "32x1", by_row=False)
-    for start in (0, 32):
-        part = found[start : start + 32]
+    found = choose(given, 0.25, "64x1", by_row=False)
+    for start in (0, 64):
+        part = found[start : start + 64]
         assert (part == part[0]).all()
-        assert part[0].nonzero().flatten().tolist() == sorted(given[start : start + 32].sum(0).argsort()[:6].tolist())
-    assert int(found.sum()) == zeros_asked("32x1", 64, 24, 0.25, by_row=False)
+        assert part[0].nonzero().flatten().tolist() == sorted(given[start : start + 64].sum(0).argsort()[:6].tolist())
+    assert int(found.sum()) == zeros_asked("64x1", 128, 24, 0.25, by_row=False)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 0.93, 1.0])
@@ -85,13 +85,13 @@ def test_a_mask_comes_back_from_its_bits() -> None:
     assert len(pack_mask(mask)) == 5
 
 
-@pytest.mark.parametrize(("pattern", "rows", "columns"), [("2:4", 8, 10), ("4:8", 8, 12), ("32x1", 40, 64)])
+@pytest.mark.parametrize(("pattern", "rows", "columns"), [("2:4", 8, 10), ("4:8", 8, 12), ("64x1", 40, 64)])
 def test_a_shape_that_does_not_fit_says_why(pattern: Pattern, rows: int, columns: int) -> None:
     assert f"which {pattern} needs" in (misfit(pattern, rows, columns) or "")
     assert misfit("none", rows, columns) is None
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "4:8", "32x1"])
+@pytest.mark.parametrize("pattern", ["2:4", "4:8", "64x1"])
 def test_one_weight_too_many_breaks_a_pattern(pattern: Pattern) -> None:
     weight = scores() + 1
     weight[choose(weight, 0.5, pattern, by_row=False)] = 0
@@ -109,6 +109,6 @@ def test_equal_importance_is_seen() -> None:
 
 
 def test_more_is_asked_of_a_larger_ratio() -> None:
-    for pattern in ("none", "32x1"):
-        asked = [zeros_asked(pattern, 64, 24, ratio / 10, by_row=False) for ratio in range(10)]  # type: ignore[arg-type]
+    for pattern in ("none", "64x1"):
+        asked = [zeros_asked(pattern, 128, 24, ratio / 10, by_row=False) for ratio in range(10)]  # type: ignore[arg-type]
         assert all(low < high for low, high in pairwise(asked))

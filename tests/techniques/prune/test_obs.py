@@ -80,19 +80,19 @@ def test_several_blocks_are_exact_obs() -> None:
     torch.testing.assert_close(after, exact_obs(weight, hessian_of(inputs), mask), atol=5e-4, rtol=0)
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "4:8", "32x1"])
+@pytest.mark.parametrize("pattern", ["2:4", "4:8", "64x1"])
 def test_patterns_hold_and_are_exact_obs(pattern: Pattern) -> None:
-    weight, inputs = problem(rows=64, width=160)
+    weight, inputs = problem(rows=128, width=160)
     after, mask = obs_pruning(weight, factor_of(inputs), 0.5, pattern)
     assert holds(pattern, after, 0.5)
-    assert int(mask.sum()) == zeros_asked(pattern, 64, 160, 0.5, by_row=False)
-    rows = slice(30, 34)
+    assert int(mask.sum()) == zeros_asked(pattern, 128, 160, 0.5, by_row=False)
+    rows = slice(62, 66)
     torch.testing.assert_close(after[rows], exact_obs(weight[rows], hessian_of(inputs), mask[rows]), atol=5e-4, rtol=0)
 
 
-@pytest.mark.parametrize("pattern", ["none", "2:4", "4:8", "32x1"])
+@pytest.mark.parametrize("pattern", ["none", "2:4", "4:8", "64x1"])
 def test_sparsegpt_loses_less_than_wanda_and_wanda_less_than_magnitude(pattern: Pattern) -> None:
-    weight, inputs = problem(rows=64, width=128)
+    weight, inputs = problem(rows=128, width=128)
     hessian = hessian_of(inputs)
     ours, _ = obs_pruning(weight, factor_of(inputs), 0.5, pattern)
     wanda = weight.masked_fill(choose(importance(weight, inputs.square().sum(0)), 0.5, pattern, by_row=True), 0)

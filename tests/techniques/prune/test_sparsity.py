@@ -53,7 +53,7 @@ def test_every_matrix_has_its_share_and_the_head_none(any_subject: Subject, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pattern", ["2:4", "4:8", "32x1"])
+@pytest.mark.parametrize("pattern", ["2:4", "4:8", "64x1"])
 def test_patterns_hold_in_the_live_weights(build: Build, kind: str, pattern: Any) -> None:
     subject = build("llama")
     effect = change(subject, kind, pattern=pattern)
@@ -154,12 +154,12 @@ def test_a_ratio_of_nothing_or_against_the_pattern_is_refused(tiny_llama: Subjec
     facts = tiny_llama.facts
     assert "above 0" in (read_switch(kind, {"ratio": 0.0}).unfit(facts) or "")
     assert "a ratio of 0.5" in (read_switch(kind, {"ratio": 0.6, "pattern": "2:4"}).unfit(facts) or "")
-    assert read_switch(kind, {"ratio": 0.6, "pattern": "32x1"}).unfit(facts) is None
+    assert read_switch(kind, {"ratio": 0.6, "pattern": "64x1"}).unfit(facts) is None
 
 
 @pytest.mark.parametrize("kind", SCOPED)
 def test_a_pattern_over_all_layers_is_refused(tiny_llama: Subject, kind: str) -> None:
-    asked = read_switch(kind, {"scope": "global", "pattern": "32x1"})
+    asked = read_switch(kind, {"scope": "global", "pattern": "64x1"})
     assert "fixes the share of every matrix" in (asked.unfit(tiny_llama.facts) or "")
 
 
