@@ -8,7 +8,7 @@ from typing import get_args
 from backend.hardware import cpu_flags
 from backend.parts import WeightParts
 from backend.recipe.recipe import Recipe
-from backend.recipe.stores import Ground, Matrix, Stored, floats
+from backend.recipe.stores import Ground, Matrix, Stored, Zeros, floats
 from backend.recipe.switches.mixed import HEAD, LEVELS, MixedPrecision, Rest
 
 
@@ -46,7 +46,8 @@ def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
 
 def _stores(recipe: Recipe, width: int, layers: int) -> Stored:
     """How the layers' matrices and the head are held: what a switch says, or the floats that were loaded."""
-    ground = Ground(width, layers, "avx512_bf16" in cpu_flags())
+    zeros = max((switch.zeros for switch in recipe.switches.values()), default=Zeros())
+    ground = Ground(width, layers, "avx512_bf16" in cpu_flags(), zeros)
     said = (switch.stores(ground) for switch in recipe.switches.values())
     return next(filter(None, said), Stored(floats(width), None))
 

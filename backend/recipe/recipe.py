@@ -59,7 +59,8 @@ class Recipe(Config):
     @property
     def simulated(self) -> bool:
         """Whether a part of it changes quality only and cannot change speed or memory."""
-        return any(switch.simulates for switch in self.switches.values())
+        every = self.switches.values()
+        return any(switch.simulates and not any(other.makes_real(switch) for other in every) for switch in every)
 
     @property
     def key(self) -> str:

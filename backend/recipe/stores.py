@@ -25,6 +25,13 @@ class Matrix:
         return self.rows * self.columns
 
 
+class Zeros(NamedTuple):
+    """What of the layers' matrices is zero."""
+
+    share: float = 0.0
+    in_blocks: bool = False  # of 64 rows that keep the same columns
+
+
 @dataclass(frozen=True)
 class Ground:
     """What the bytes of a lane hang on beside its recipe."""
@@ -32,6 +39,7 @@ class Ground:
     width: int  # bytes of a float
     layers: int
     multiplies_bf16: bool  # whether this processor has instructions for it, for which bitsandbytes packs again
+    zeros: Zeros = Zeros()  # noqa: RUF009
 
 
 Store = Callable[[Matrix], float]  # bytes of one matrix
@@ -110,6 +118,24 @@ def codebook(double: bool, ground: Ground) -> Store:
         if repacked and (matrix.rows % 32 or matrix.columns % 64):
             return float(ground.width * matrix.numel)
         return (0.5 + scale / 64) * matrix.numel + 64
+
+    return store
+
+
+SPARSE_FROM = {False: 0.6, True: 0.45}  # share of zeros from which a gain is likely on one core; by Zeros.in_blocks
+
+
+def sparse_rows(ground: Ground) -> Store | None:
+    """What is not zero: with an int32 for each, or an int64 for 64 of them in blocks; None where no gain is likely."""
+    share, in_blocks = ground.zeros
+    if share < SPARSE_FROM[in_blocks]:
+        return None
+
+    def store(matrix: Matrix) -> float:
+        left = (1 - share) * matrix.numel
+        if in_blocks and matrix.rows % 64 == 0:
+            return left * (ground.width + 8 / 64)
+        return left * (ground.width + 4) + 4.0 * (matrix.rows + 1)
 
     return store
 

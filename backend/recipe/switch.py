@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
-from backend.recipe.stores import Ground, Stored
+from backend.recipe.stores import Ground, Stored, Zeros
 
 
 class Group(StrEnum):
@@ -70,6 +70,15 @@ class Switch(Config):
     def simulates(self) -> bool:
         """Whether it, as it is set, changes quality only."""
         return self.simulated
+
+    @property
+    def zeros(self) -> Zeros:
+        """What of the layers' matrices it sets to zero."""
+        return Zeros()
+
+    def makes_real(self, other: Switch) -> bool:
+        """Whether, beside it, another switch that otherwise changes quality only can change speed and memory."""
+        return False
 
     @property
     def shape_dependent(self) -> bool:

@@ -15,6 +15,8 @@ def shown_weight(module: nn.Module) -> Tensor | None:
     packed = getattr(module, "packed", None)
     if isinstance(packed, Tensor):  # this project's own layers, which pad rows with zeros
         return packed[:, : module.in_features] if packed.dtype == torch.int8 else None
+    if callable(made := getattr(module, "dense_weight", None)):  # held without its zeros
+        return made()
     weight: Any = getattr(module, "weight", None)
     for part in ("qdata", "int_data"):  # torchao keeps its codes inside a tensor subclass
         weight = getattr(weight, part, weight)

@@ -19,7 +19,10 @@ KINDS = sorted(all_switches())
 SMALL = {"window": 12, "model": "tiny-draft"}
 SMALLER = {"merge_experts": {"count": 4}}
 CHANGES_FIRST = (Group.PRUNING, Group.EXPERTS, Group.ATTENTION)  # before weights are packed
-SLOW_OR_COVERED = {"compile": "compiling takes half a minute; test_compile.py does it"}
+SLOW_OR_COVERED = {
+    "compile": "compiling takes half a minute; test_compile.py does it",
+    "sparse_kernels": "without zeros of another switch it has nothing to do; test_sparse_kernels.py gives it some",
+}
 
 
 def example(kind: str) -> Switch:

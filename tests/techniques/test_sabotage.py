@@ -22,6 +22,7 @@ KINDS = sorted(all_switches())
 PROMPT = 12
 SEEN_ELSEWHERE = {
     "compile": "compiling takes half a minute; test_compile.py sees it take effect",
+    "sparse_kernels": "without zeros of another switch it has nothing to do; test_sparse_kernels.py gives it some",
     "threads": "operations of a tiny model are too small to share; test_threads.py sees two threads",
 }
 

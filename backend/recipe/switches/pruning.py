@@ -1,4 +1,4 @@
-"""Pruning: parts of the model that are taken out, or weights that are set to zero."""
+"""Pruning: parts of the model that are taken out."""
 
 from __future__ import annotations
 
@@ -181,21 +181,3 @@ def neurons_kept(ffn: int, ratio: float) -> int:
         if abs(kept - exact) <= TOLERANCE * ffn and 0 < kept <= ffn:
             return kept
     return round(exact)
-
-
-class Magnitude(Switch):
-    """The smallest weights of every matrix set to zero."""
-
-    kind: ClassVar[str] = "magnitude"
-    group: ClassVar[Group] = Group.PRUNING
-    order: ClassVar[int] = 140
-    title: ClassVar[str] = "Smallest weights to zero"
-    summary: ClassVar[str] = "Sets the smallest weights to zero; dense kernels gain nothing, so its speed is simulated."
-    source: ClassVar[str] = "Han et al. 2015"
-    simulated: ClassVar[bool] = True
-
-    ratio: float = Field(0.5, ge=0.0, lt=1.0, description="share of the weights of every matrix")
-
-    @property
-    def label(self) -> str:
-        return f"{self.ratio:.0%} zeros"

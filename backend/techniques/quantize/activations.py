@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from backend.recipe.base import RecipeError
 from backend.recipe.calibrated import Calibrated
 from backend.techniques.base import CalibrationText, Effect, Subject
-from backend.techniques.quantize.calibrate import hear_inputs
+from backend.techniques.calibrate import hear_inputs
 from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.floats import cast_weights
 from backend.techniques.quantize.observers import Observer, fixed_range

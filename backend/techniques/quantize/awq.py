@@ -8,16 +8,17 @@ from torch.nn import functional as F
 
 from backend.recipe.switches.four_bits import Awq
 from backend.techniques.base import CalibrationText, Effect, Subject
-from backend.techniques.quantize.calibrate import calibration_text, kept
-from backend.techniques.quantize.chosen import Chosen, output_error
+from backend.techniques.calibrate import calibration_text, kept
+from backend.techniques.hessian import output_error
+from backend.techniques.quantize.chosen import Chosen
 from backend.techniques.quantize.fold import Fold, folds, unchanged
 from backend.techniques.quantize.gptq_rounding import diagonal_blocks
 from backend.techniques.quantize.groups import FOUR_BITS, as_groups, blocks_of, ranges, searched_ranges
 from backend.techniques.quantize.int4_layers import calibrated_effect, pack_calibrated, stays
 from backend.techniques.quantize.int4_linear import nearest_weight
 from backend.techniques.quantize.layers import head_name
-from backend.techniques.quantize.walk import Heard, Walk
 from backend.techniques.registry import technique
+from backend.techniques.walk import Heard, Walk
 
 METHOD = "AWQ"
 ALPHAS = tuple(step / 20 for step in range(20))  # 0 is rounding to nearest as it is

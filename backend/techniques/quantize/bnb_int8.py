@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from backend.recipe.switches.precision import BnbInt8
 from backend.techniques.base import CalibrationText, Effect, Subject
+from backend.techniques.calibrate import WINDOW, hear_inputs
 from backend.techniques.quantize.bitsandbytes_layers import HEAD_KEPT, bitsandbytes
-from backend.techniques.quantize.calibrate import WINDOW, hear_inputs
 from backend.techniques.quantize.census import layer_format, quantization_effect
 from backend.techniques.quantize.layers import head_name
 from backend.techniques.quantize.swap import swap_linears

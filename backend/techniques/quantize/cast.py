@@ -39,11 +39,12 @@ class CastWeights:
         total, hits = sum(held.values()), held[wanted]
         notes = subject.notes.get(switch.kind, {})
         there = notes.get("types_before", {wanted}) == {wanted}  # a GPU's baseline is bf16 already
+        done = hits > total / 2
         left = [Skipped(f"all {word} weights", "still there") for word in held if word != wanted]
         return Effect(
             kind=switch.kind,
-            took_effect=hits > total / 2 and not there,
-            summary=f"{hits / max(1, total):.0%} of the weights {wanted}" + (", as before" if there else ""),
+            took_effect=done and not there,
+            summary=f"{hits / max(1, total):.0%} of the weights {wanted}" + (", as before" if done and there else ""),
             facts={
                 "weights": ", ".join(f"{word} x {count}" for word, count in held.most_common()),
                 "weight_bytes": weight_bytes(subject.model),

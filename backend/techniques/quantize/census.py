@@ -22,9 +22,11 @@ FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
 
 
 def layer_format(layer: nn.Module) -> str:
-    """What one layer's matrix is made of: 'float32', 'int8', 'int4', 'split', 'qint8', 'w8a8', 'nf4', or a class."""
+    """What one layer's matrix is made of: 'float32', 'int8', 'int4', 'qint8', 'w8a8', 'csr', 'nf4', or a class."""
     if isinstance(layer, DynamicLinear):
         return "qint8"
+    if isinstance(sparse := getattr(layer, "sparse_format", None), str):
+        return sparse
     if isinstance(layer, SplitLinear):
         return "split"
     if isinstance(layer, Int4Linear):

@@ -48,10 +48,3 @@ class Chosen:
             return None
         ours, nearest = zip(*self.errors.values(), strict=True)
         return sum(ours) / len(ours), sum(nearest) / len(nearest)
-
-
-def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor) -> float:
-    """||(W - Q) X|| / ||W X|| for weights (N, K) and the Hessian (K, K) of what enters them."""
-    off = weight - rounded
-    error = ((off @ hessian) * off).sum().clamp_min(0)
-    return float((error / ((weight @ hessian) * weight).sum().clamp_min(1e-30)).sqrt())

@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from backend.recipe.switches.four_bits import Gptq
 from backend.techniques.base import CalibrationText, Effect, Subject
-from backend.techniques.quantize.calibrate import calibration_text, kept
-from backend.techniques.quantize.chosen import Chosen, output_error
+from backend.techniques.calibrate import calibration_text, kept
+from backend.techniques.hessian import output_error
+from backend.techniques.quantize.chosen import Chosen
 from backend.techniques.quantize.gptq_rounding import gptq_rounding
 from backend.techniques.quantize.groups import FOUR_BITS, Groups
 from backend.techniques.quantize.int4_layers import calibrated_effect, pack_calibrated, stays
 from backend.techniques.quantize.int4_linear import nearest_weight
 from backend.techniques.quantize.layers import head_name
-from backend.techniques.quantize.walk import Heard, Walk
 from backend.techniques.registry import technique
+from backend.techniques.walk import Heard, Walk
 
 METHOD = "GPTQ"
 ROWS = 1 << 15  # of a matrix that are rounded at a time: a head may have 262,144

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from backend.techniques.hessian import inverse_factor
 from backend.techniques.quantize.groups import MIDDLE, Grid, Groups, as_groups, blocks_of, ranges, searched_ranges
 
 BLOCK = 128  # columns whose errors are spread at once to all columns behind them
-MOST_DAMPING = 1.0  # of the mean diagonal: above it nothing is left of the Hessian
 
 
 def gptq_rounding(
@@ -48,28 +48,6 @@ def gptq_rounding(
             columns[i + 1 : end].addr_(factor[i, i + 1 : end], errors[i - start], alpha=-1)
         columns[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     return as_groups(codes[order.argsort()].T, scale, zero)
-
-
-def inverse_factor(hessian: Tensor, damping: float) -> Tensor | None:
-    """The upper Cholesky factor (K, K) of the damped Hessian's inverse, or None where no damping helps.
-
-    Inputs that were always zero get 1 on the diagonal: they are rounded to nearest and spread no error. The damping
-    (a share of the mean diagonal) is raised tenfold until the Hessian can be factored.
-    """
-    wanted = hessian.double().clone()
-    diagonal = wanted.diagonal()
-    mean = diagonal.mean()
-    diagonal[diagonal == 0] = 1.0
-    while damping <= MOST_DAMPING:
-        damped = wanted.clone()
-        damped.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-        if not failed and torch.isfinite(upper).all():
-            return upper.float()
-        damping = max(10 * damping, 1e-4)
-    return None
 
 
 def diagonal_blocks(hessian: Tensor, group_size: int) -> Tensor:

@@ -16,7 +16,7 @@ from backend.techniques.quantize.int4_linear import NEAREST, Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.layers import head_name
 from backend.techniques.quantize.swap import swap_linears
-from backend.techniques.quantize.walk import windows_of
+from backend.techniques.walk import windows_of
 
 Choose = Callable[[str, nn.Linear], Groups | None]  # codes for a layer; None rounds it to nearest
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from backend.recipe.switches.activations import Int8Static
 from backend.techniques.base import Effect, Subject
+from backend.techniques.calibrate import calibration_text, kept
 from backend.techniques.quantize.activations import note_text, observed_ranges, pack, ready, w8a8_effect
-from backend.techniques.quantize.calibrate import calibration_text, kept
 from backend.techniques.registry import technique
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from backend.recipe.base import RecipeError
 from backend.recipe.stores import rows_of
 from backend.techniques.base import Subject
-from backend.techniques.quantize.calibrate import WINDOW, text_of
+from backend.techniques.calibrate import WINDOW, text_of
 
 TOKENS = 1024
 ROWS = 32  # of which the probabilities are held at a time: 34 MB with a vocabulary of 262,144

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from backend.recipe.switches.activations import SmoothQuant
 from backend.techniques.base import CalibrationText, Effect, Subject
+from backend.techniques.calibrate import calibration_text, hear_inputs, kept
 from backend.techniques.quantize.activations import note_text, observed_ranges, pack, ready, w8a8_effect
-from backend.techniques.quantize.calibrate import calibration_text, hear_inputs, kept
 from backend.techniques.quantize.fold import Fold, folds, unchanged
 from backend.techniques.registry import technique
 

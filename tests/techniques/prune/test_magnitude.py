@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backend.recipe.switches.pruning import Magnitude
+from backend.recipe.switches.sparsity import Magnitude
 from backend.techniques.base import Subject, decoder_layers
 from backend.techniques.registry import apply_switch, read_back
 

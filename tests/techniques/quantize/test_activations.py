@@ -17,7 +17,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.switch import read_switch
 from backend.recipe.switches.activations import SmoothQuant
 from backend.techniques.base import CalibrationText, Subject
-from backend.techniques.quantize.calibrate import fingerprint
+from backend.techniques.calibrate import fingerprint
 from backend.techniques.quantize.fold import Fold, folds, unchanged
 from backend.techniques.quantize.observers import Observer, fixed_range
 from backend.techniques.quantize.smoothquant import smoothing

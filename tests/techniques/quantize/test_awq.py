@@ -7,12 +7,12 @@ import torch
 
 from backend.recipe.switch import read_switch
 from backend.techniques.base import Subject
+from backend.techniques.hessian import output_error
 from backend.techniques.quantize.awq import best_scale, choose_all
-from backend.techniques.quantize.chosen import output_error
 from backend.techniques.quantize.fold import Fold, folds, unchanged
 from backend.techniques.quantize.int4_linear import nearest_weight
-from backend.techniques.quantize.walk import Heard
 from backend.techniques.registry import apply_switch, read_back
+from backend.techniques.walk import Heard
 
 
 def with_outliers(width: int = 128) -> tuple[torch.Tensor, Heard]:

@@ -40,6 +40,15 @@ def test_cast_that_did_nothing_is_found_out(tiny_llama: Subject) -> None:
     assert effect.summary == "0% of the weights bfloat16"
 
 
+def test_a_cast_to_what_is_there_already_is_no_effect(tiny_llama: Subject) -> None:
+    """As on a GPU, where the baseline is bf16."""
+    tiny_llama.model.to(torch.bfloat16)
+    apply_switch(tiny_llama, read_switch("cast", {}))
+    effect = read_back(tiny_llama, read_switch("cast", {}))
+    assert not effect.took_effect
+    assert effect.summary == "100% of the weights bfloat16, as before"
+
+
 def test_fp16_on_a_cpu_is_refused(tiny_llama: Subject) -> None:
     with pytest.raises(RecipeError, match="bf16 on a CPU"):
         apply_switch(tiny_llama, read_switch("cast", {"dtype": "fp16"}))

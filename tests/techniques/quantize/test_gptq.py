@@ -14,9 +14,10 @@ from torch import Tensor
 from backend.recipe.base import RecipeError
 from backend.recipe.switch import read_switch
 from backend.techniques.base import CalibrationText, Effect, Subject, decoder_layers
-from backend.techniques.quantize.chosen import Chosen, output_error
+from backend.techniques.hessian import inverse_factor, output_error
+from backend.techniques.quantize.chosen import Chosen
 from backend.techniques.quantize.counting import weight_bytes
-from backend.techniques.quantize.gptq_rounding import gptq_rounding, inverse_factor
+from backend.techniques.quantize.gptq_rounding import gptq_rounding
 from backend.techniques.quantize.groups import FOUR_BITS, blocks_of, ranges
 from backend.techniques.quantize.int4_linear import Int4Linear, nearest_weight
 from backend.techniques.registry import apply_switch, read_back

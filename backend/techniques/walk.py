@@ -3,7 +3,7 @@ and forgotten before the next one, so that a large model needs the Hessians of o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from backend.recipe.base import RecipeError
 from backend.techniques.anatomy import stack
 from backend.techniques.base import CalibrationText, Subject
-from backend.techniques.quantize.calibrate import WINDOW
+from backend.techniques.calibrate import WINDOW
 
 
 @dataclass
@@ -93,9 +93,23 @@ class Walk:
     def hear(self, index: int, layers: Mapping[str, nn.Linear]) -> dict[str, Heard]:
         """Run all windows through a decoder layer as it is now; what entered each of these linear layers."""
         sums = {name: _Sum(self.tokens) for name in layers}
+        self._listen(index, layers, lambda name, x: sums[name].add(x))
+        return {name: found.heard() for name, found in sums.items()}
 
+    def hear_squares(self, index: int, layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
+        """The same run, but only the sum of the squares of what entered each of these linear layers, (K,) float32."""
+        sums: dict[str, Tensor] = {}
+
+        def add(name: str, x: Tensor) -> None:
+            squares = x.flatten(0, -2).float().square().sum(dim=0)
+            sums[name] = sums[name] + squares if name in sums else squares
+
+        self._listen(index, layers, add)
+        return sums
+
+    def _listen(self, index: int, layers: Mapping[str, nn.Linear], note: Callable[[str, Tensor], None]) -> None:
         def hook(name: str) -> Any:
-            return lambda layer, args: sums[name].add(args[0])
+            return lambda layer, args: note(name, args[0])
 
         handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
         try:
@@ -104,7 +118,6 @@ class Walk:
         finally:
             for handle in handles:
                 handle.remove()
-        return {name: found.heard() for name, found in sums.items()}
 
     def leave(self, index: int) -> None:
         """Go through a decoder layer as it is now: the next one gets what it writes."""
