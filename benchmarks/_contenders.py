@@ -133,7 +133,9 @@ class Ours(Contender):
 
     def logits(self, ids: list[int]) -> Tensor:
         """In one call."""
-        logits: Tensor = self.subject.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        logits: Tensor = self.subject.model(
+            input_ids=torch.tensor([ids], device=self.subject.device), use_cache=False
+        ).logits[0]
         return logits
 
     def start(self, prompt: list[int]) -> None:
