@@ -49,9 +49,10 @@ gemma: $(RUN_READY) ## fetch Gemma 3 270M, a real model, after its terms are acc
 minilm: $(RUN_READY) ## fetch MiniLM, a sentence encoder (Apache License 2.0)
 	@exec $(BIN)/python -m backend minilm
 
-models: $(RUN_READY) ## train the shipped models again (hours)
+models: $(RUN_READY) ## train the shipped models again (hours; the one of experts a day without a GPU)
 	$(BIN)/python -m backend.storyteller.train storyteller
 	$(BIN)/python -m backend.storyteller.train storyteller-draft
+	$(BIN)/python -m backend.storyteller.train storyteller-moe --device auto --workers 4
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

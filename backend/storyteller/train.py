@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".headway/training"), help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder the finished model is written to")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, or auto: a GPU where there is one")
     parser.add_argument("--workers", type=int, default=0, help="processes that tell stories; a GPU outruns one")
     parser.add_argument("--tokens", type=int, help="instead of the plan's")
     args = parser.parse_args()
@@ -256,7 +256,10 @@ def main() -> None:
     plan = PLANS[args.name]
     if args.tokens is not None:
         plan = replace(plan, tokens=args.tokens)
-    train(args.name, plan, args.work, args.out, torch.device(args.device), args.workers)
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    train(args.name, plan, args.work, args.out, torch.device(device), args.workers)
 
 
 if __name__ == "__main__":
