@@ -85,12 +85,10 @@ class Worker:
     def _take_turn(self) -> None:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
-        job = self.journal.claim(self.name, *IN_TURN)
-        if job:
+        if job := self.journal.claim(self.name, *IN_TURN):
             jobs = {"race": self._race, "inspect": self._inspect, "encode": self._encode}
             jobs |= {"save": self._save, "thin": self._thin}
-            work = jobs[job.kind]
-            end_well(self.journal, job, partial(work, job), self.stopping)
+            end_well(self.journal, job, partial(jobs[job.kind], job), self.stopping)
             self.idle.busy()
         else:
             self.idle.rest()
@@ -238,8 +236,7 @@ def _lives(name: str) -> bool:
 
 def main() -> None:
     """Run one worker until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m backend worker", description=main.__doc__)
-    parser.parse_args()
+    argparse.ArgumentParser(prog="python -m backend worker", description=main.__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with Journal() as journal:
         worker = Worker(journal)
