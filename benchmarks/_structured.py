@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2)  # chance is a mean over these
 WINDOW = 256
 ROUNDS = 5  # of a step taken apart by part
 ITEMS = 60  # last words, or questions
-HEADS = ("output", "activation", "taylor", "entropy", "weights")
+HEADS = ("output", "activation", "taylor", "entropy", "ablation", "weights")
 NEURONS = ("output", "activation", "taylor", "weights")
 LAYERS = ("cosine", "angular")
 WIDTH = ("activation", "weights")
@@ -187,18 +187,17 @@ def layers_section(bench: Bench, text: Text) -> str:
     lines, base = list(DROPPED), text.base
     right = _right(base.subject)
     lines.append(f"| none | 0 | 1 | 1 | 1x | {right:.1%} |")
-    moved: list[tuple[float, float]] = []
+    apart: list[float] = []  # by how much more of its value one metric lost than another
     for count in range(1, max(2, text.base.subject.facts.layers // 3)):
         one = text.cut(f"{count} layers", {"drop_layers": {"count": count}})
         text.score(one)
-        gone = one.subject.notes[DropLayers.kind]["dropped"]
-        top1, worse, now = statistics.fmean(one.scores["top1"]), _perplexity(text, one), _right(one.subject)
-        top5 = _top5(text, one)
-        lines.append(
-            f"| {', '.join(map(str, gone))} | {one.kld:.4f} | {top1:.3f} | {top5:.3f} | {worse:.3f}x | {now:.1%} |"
-        )
-        moved.append((top1, now / right if right else 0.0))
-    print("\n".join(lines), flush=True)
+        gone = ", ".join(map(str, one.subject.notes[DropLayers.kind]["dropped"]))
+        now, top1, top5 = _right(one.subject), statistics.fmean(one.scores["top1"]), _top5(text, one)
+        figures = f"{one.kld:.4f} | {top1:.3f} | {top5:.3f} | {_perplexity(text, one):.3f}x"
+        lines.append(f"| {gone} | {figures} | {now:.1%} |")
+        shares = (top1, top5, now / right if right else 0.0)
+        apart.append(max(shares) - min(shares))
+    bench.check(f"{text.name}, layers: shares kept by two metrics differ by", max(apart), at_least=0.2)
     about = "'Right': last words found, or questions answered. The other figures are of held-out text in one call."
     return f"### {text.name}: whole layers\n\n{about}\n\n" + "\n".join(lines)
 
