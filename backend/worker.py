@@ -85,16 +85,10 @@ class Worker:
     def _take_turn(self) -> None:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
-        job = self.journal.claim(self.name, *IN_TURN)
-        if job:
-            work = {
-                "race": self._race,
-                "inspect": self._inspect,
-                "encode": self._encode,
-                "save": self._save,
-                "thin": self._thin,
-            }[job.kind]
-            end_well(self.journal, job, partial(work, job), self.stopping)
+        if job := self.journal.claim(self.name, *IN_TURN):
+            jobs = {"race": self._race, "inspect": self._inspect, "encode": self._encode}
+            jobs |= {"save": self._save, "thin": self._thin}
+            end_well(self.journal, job, partial(jobs[job.kind], job), self.stopping)
             self.idle.busy()
         else:
             self.idle.rest()
@@ -110,23 +104,17 @@ class Worker:
     def _encode(self, job: Job) -> dict[str, float]:
         race = Race.read(job.spec)
         _check(race, "encoder")
-        with Encodeway(self.journal, job.id, race, self.executor, self.beat).running() as way:
-            way.run()
-            return {"wall_s": way.wall_s}
+        return _to_end(Encodeway(self.journal, job.id, race, self.executor, self.beat))
 
     def _inspect(self, job: Job) -> dict[str, float]:
         asked = Inspection.read(job.spec)
         _check(asked.race)
-        with Inspectway(self.journal, job.id, asked, self.executor, self.beat).running() as way:
-            way.run()
-            return {"wall_s": way.wall_s}
+        return _to_end(Inspectway(self.journal, job.id, asked, self.executor, self.beat))
 
     def _thin(self, job: Job) -> dict[str, float]:
         asked = Thinning.read(job.spec)
         _check(asked.race)
-        with Thinway(self.journal, job.id, asked, self.executor, self.beat).running() as way:
-            way.run()
-            return {"wall_s": way.wall_s}
+        return _to_end(Thinway(self.journal, job.id, asked, self.executor, self.beat))
 
     def _save(self, job: Job) -> dict[str, float]:
         began = time.monotonic()
@@ -162,6 +150,12 @@ class Worker:
         if cancelled():
             raise Cancelled
         return {"wall_s": time.monotonic() - began}
+
+
+def _to_end(way: Encodeway | Inspectway | Thinway) -> dict[str, float]:
+    with way.running():
+        way.run()
+        return {"wall_s": way.wall_s}
 
 
 def teller(journal: Journal, job: int, name: str) -> Progress:
@@ -242,8 +236,7 @@ def _lives(name: str) -> bool:
 
 def main() -> None:
     """Run one worker until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m backend worker", description=main.__doc__)
-    parser.parse_args()
+    argparse.ArgumentParser(prog="python -m backend worker", description=main.__doc__).parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with Journal() as journal:
         worker = Worker(journal)

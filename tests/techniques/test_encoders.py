@@ -213,7 +213,7 @@ def test_decoders_are_asked_as_before(build: Callable[..., Subject]) -> None:
         assert needs_experts or switch.unfit(facts) == switch.refuse(facts)
 
 
-@pytest.mark.parametrize("by", ["output", "weights", "activation", "taylor", "entropy", "random"])
+@pytest.mark.parametrize("by", ["output", "weights", "activation", "taylor", "entropy", "ablation", "random"])
 def test_every_ranking_of_heads_gives_the_masked_encoder(by: str) -> None:
     pruned, dense, switch = subject_of(bert()), subject_of(bert()), PruneHeads(ratio=0.5, by=by, scope="global")
     parts = [part_of(block) for block in attentions(dense.model, "prune_heads")]

@@ -18,7 +18,7 @@ LONGEST = 2000  # characters of a list of heads or layers
 
 Scope = Literal["layer", "global"]
 NeuronRanking = Literal["output", "weights", "activation", "taylor", "random"]
-HeadRanking = Literal["output", "weights", "activation", "taylor", "entropy", "random"]
+HeadRanking = Literal["output", "weights", "activation", "taylor", "entropy", "ablation", "random"]
 SCOPE_NOTE = "layer: every layer loses as many; global: one ranking over all layers, so that widths come to differ"
 SEED_NOTE = "of a random choice"
 
@@ -48,7 +48,8 @@ class PruneHeads(Switch):
     by: HeadRanking = Field(
         "output",
         description="what ranks them: what a head adds to its layer's output, the norm of its weights, of its "
-        "activation, the first-order change of the loss without it, how spread its attention is, or chance",
+        "activation, the first-order change of the loss without it, how spread its attention is, what changes when "
+        "it alone is silenced (slow), or chance",
     )
     scope: Scope = Field("layer", description=SCOPE_NOTE)
     remove: str = Field(

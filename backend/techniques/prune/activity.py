@@ -17,6 +17,7 @@ from backend.techniques.base import Subject
 CALIBRATION_TOKENS = 512
 WINDOW = 64  # tokens of one text whose loss is derived
 TEXTS = 4
+SILENCED, JUDGED = 128, 48  # tokens of the text on which units are silenced one by one, and the last ones that tell
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,52 @@ def _gated(gate: Tensor) -> Any:
 def _loss(subject: Subject, ids: list[int], number: int) -> Tensor:
     inputs = torch.tensor([ids], device=subject.device)
     if subject.facts.task == "encoder":
-        hidden = subject.model(input_ids=inputs).last_hidden_state[0].float()  # (T, H)
-        vector = F.normalize(hidden[0] if subject.pooling == "first" else hidden.mean(0), dim=0)
+        vector = _vector(subject, inputs)
         direction = torch.randn(len(vector), generator=torch.Generator().manual_seed(number))
         return vector @ direction.to(vector)
     logits = subject.model(input_ids=inputs, use_cache=False).logits[0, :-1]  # (T - 1, V)
     return F.cross_entropy(logits.float(), inputs[0, 1:])
+
+
+def _vector(subject: Subject, inputs: Tensor) -> Tensor:
+    """The unit vector (H,) of a text, pooled as the encoder was trained to be."""
+    hidden = subject.model(input_ids=inputs).last_hidden_state[0].float()  # (T, H)
+    return F.normalize(hidden[0] if subject.pooling == "first" else hidden.mean(0), dim=0)
+
+
+@torch.inference_mode()
+def silenced(subject: Subject, parts: Sequence[Part]) -> list[Tensor]:
+    """What changes when each unit alone is silenced (units,); one call of the model a unit, so it takes long.
+
+    Mean KLD in nats over the last tokens of a text; of an encoder 1 - cosine of its sentence vector.
+    """
+    ids = subject.sample_ids[:SILENCED]
+    whole, found = _answer(subject, ids), []
+    for done, part in enumerate(parts):
+        subject.progress(done / len(parts), f"Silencing heads of layer {done}")
+        row = []
+        for unit in range(part.units):
+            gate = torch.ones(part.units, device=subject.device)
+            gate[unit] = 0
+            with _released([part.entered.register_forward_pre_hook(_gated(gate))]):
+                row.append(_distance(subject, whole, _answer(subject, ids)))
+        found.append(torch.tensor(row, device=subject.device))
+    return found
+
+
+def _answer(subject: Subject, ids: list[int]) -> Tensor:
+    """Log-probabilities (T, V) at the last places, or an encoder's sentence vector (H,)."""
+    inputs = torch.tensor([ids], device=subject.device)
+    if subject.facts.task == "encoder":
+        return _vector(subject, inputs)
+    logits = subject.model(input_ids=inputs, use_cache=False, logits_to_keep=JUDGED).logits[0]
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
+def _distance(subject: Subject, whole: Tensor, less: Tensor) -> float:
+    if subject.facts.task == "encoder":
+        return float(1 - whole @ less)
+    return float((whole.exp() * (whole - less)).sum(-1).clamp_min(0).mean())
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backend.recipe.base import RecipeError
 from backend.techniques.base import Subject
-from backend.techniques.prune.activity import CALIBRATION_TOKENS, Part, attention_spread, gate_slopes, measure
+from backend.techniques.prune.activity import CALIBRATION_TOKENS, Part, attention_spread, gate_slopes, measure, silenced
 
 Rank = Callable[[Subject, Sequence[Part], int], list[Tensor]]  # the seed comes last; (units,) for each part
 
@@ -64,6 +64,11 @@ def by_taylor(subject: Subject, parts: Sequence[Part], seed: int) -> list[Tensor
     return gate_slopes(subject, parts)
 
 
+def by_ablation(subject: Subject, parts: Sequence[Part], seed: int) -> list[Tensor]:
+    """What really changes without the unit, alone: Michel et al. 2019, section 3, with KLD in the place of a score."""
+    return silenced(subject, parts)
+
+
 def by_entropy(subject: Subject, parts: Sequence[Part], seed: int) -> list[Tensor]:
     """One less the spread of attention: a head that looks everywhere alike goes first.
 
@@ -88,6 +93,7 @@ RANKINGS: dict[str, Ranking] = {
     "weights": Ranking(by_weights, "the norm of their weights", reads_text=False),
     "activation": Ranking(by_activation, "the norm of their activation"),
     "taylor": Ranking(by_taylor, "the first-order change of the loss without them"),
+    "ablation": Ranking(by_ablation, "what changes when each alone is silenced"),
     "entropy": Ranking(by_entropy, "how spread their attention is"),
     "random": Ranking(by_chance, "chance", reads_text=False),
 }

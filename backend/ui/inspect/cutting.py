@@ -20,7 +20,11 @@ from backend.ui.text import plain
 
 HELD = "cut"  # in the session: what is chosen, by the inspection's number and the part
 QUESTIONS = {"heads": "Which heads can go?", "layers": "Which layers can go?"}
-CLICK = "A click on a point removes it; a second click keeps it, a third leaves it to its rank. Or name them below."
+CLICK = {
+    "heads": "Thin cross: goes by its rank; white cross: removed by hand; ring: kept by hand. ",
+    "layers": "Crossed bars go. ",
+}
+HOW = "A click removes, a second keeps, a third leaves it to its rank. Or name them below."
 
 Held = dict[str, Any]  # fields, and how often a chart was clicked
 
@@ -65,7 +69,7 @@ def _draw(job: int, race: Race, lane: InspectedLane, part: str, dark: bool) -> N
             selection_mode="points",
         )
         st.caption(plain(drawn.summary))
-    st.caption(CLICK)
+    st.caption(CLICK[part] + HOW)
     _draw_names(job, part, held["fields"])
     if card:
         error_card(card)

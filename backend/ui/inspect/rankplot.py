@@ -21,6 +21,7 @@ TITLES = {
     "angular": "angular distance of a layer's input and output",
 }
 SCALE = "Cividis"  # reads the same for every kind of colour vision
+MARK = "#e8175d"  # stands out from both ends of the scale
 SYMBOLS = {FREE: "square", GOES: "x-thin-open", REMOVED: "x", KEPT: "circle-open"}
 SHOWN = {FREE: "stays by its rank", GOES: "goes by its rank", REMOVED: "removed by hand", KEPT: "kept by hand"}
 
@@ -47,8 +48,8 @@ def _map(lane: InspectedLane, scores: Scores, shown: dict[Unit, str], dark: bool
         "symbol": [SYMBOLS[kind] for kind in kinds],
         "opacity": [0.0 if kind == FREE else 1.0 for kind in kinds],
         "size": 13,
-        "color": "#ffffff",
-        "line": {"width": 3, "color": "#d6336c"},
+        "color": ["#ffffff" if kind == REMOVED else MARK for kind in kinds],
+        "line": {"width": 3, "color": MARK},
     }
     drawn.add_scatter(
         x=[unit for _, unit in units],

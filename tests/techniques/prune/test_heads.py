@@ -117,7 +117,7 @@ def test_without_text_weights_decide_and_the_receipt_says_so(tiny_llama: Subject
     assert "no text" in read_back(tiny_llama, PruneHeads(ratio=0.5)).facts["chosen_by"]
 
 
-@pytest.mark.parametrize("by", ["weights", "activation", "taylor", "entropy", "random"])
+@pytest.mark.parametrize("by", ["weights", "activation", "taylor", "entropy", "ablation", "random"])
 @pytest.mark.parametrize("shape", ["llama", "gqa", "gemma"])
 def test_every_ranking_gives_the_masked_model(build: Build, logits: Logits, shape: str, by: str) -> None:
     pruned, dense, switch = build(shape), build(shape), PruneHeads(ratio=0.5, by=by, seed=3)
@@ -223,7 +223,7 @@ def test_weights_that_are_no_numbers_are_named(tiny_llama: Subject) -> None:
         apply_switch(tiny_llama, PruneHeads())
 
 
-@pytest.mark.parametrize("by", ["activation", "taylor", "entropy"])
+@pytest.mark.parametrize("by", ["activation", "taylor", "entropy", "ablation"])
 def test_calibration_that_is_missing_is_said(tiny_llama: Subject, by: str) -> None:
     tiny_llama.sample_ids = []
     with pytest.raises(RecipeError, match="calibration missing"):
@@ -257,3 +257,14 @@ def test_a_head_that_looks_everywhere_alike_goes_first(tiny_llama: Subject) -> N
     expected = block.q_proj.weight.data[16:].clone()
     apply_switch(tiny_llama, PruneHeads(ratio=0.25, by="entropy"))
     torch.testing.assert_close(block.q_proj.weight.data, expected)
+
+
+def test_ablation_is_the_kld_without_the_head_alone(tiny_gqa: Subject, logits: Logits) -> None:
+    parts = [part_of(layer.self_attn) for layer in decoder_layers(tiny_gqa.model)]
+    scores, _ = importance(tiny_gqa, parts, "prune_heads", "ablation")
+    whole = torch.log_softmax(logits(tiny_gqa)[-48:].double(), dim=-1)
+    mask = torch.ones(64)
+    mask[32:] = 0  # the second of two groups
+    mask_inputs(parts[2].entered, mask)
+    less = torch.log_softmax(logits(tiny_gqa)[-48:].double(), dim=-1)
+    assert float(scores[2][1]) == pytest.approx(float((whole.exp() * (whole - less)).sum(-1).mean()), rel=1e-3)
