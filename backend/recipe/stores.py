@@ -121,7 +121,7 @@ def codebook(double: bool, ground: Ground) -> Store:
     return store
 
 
-SPARSE_FROM = {False: 0.6, True: 0.45}  # share of zeros from which a gain is likely on one core; by Zeros.in_blocks
+SPARSE_FROM = {False: 0.7, True: 0.45}  # share of zeros from which a gain is likely on one core; by Zeros.in_blocks
 
 
 def sparse_rows(ground: Ground) -> Store | None:
