@@ -149,8 +149,6 @@ def kernel_trials(shapes: Iterable[tuple[int, int]], shares: Sequence[float] = S
     found: dict[str, list[Trial]] = {}
     for rows, columns in shapes:
         for name, form in FORMS.items():
-            if form is BlockLinear and rows % 64:
-                continue
             trials = [_trial(rows, columns, form, share) for share in shares]
             found[f"{rows} x {columns}, {name}"] = trials
             ratios = " ".join(f"{one.zeros:.0%} {one.decode:.2f}" for one in trials)

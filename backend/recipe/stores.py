@@ -132,8 +132,8 @@ def sparse_rows(ground: Ground) -> Store | None:
 
     def store(matrix: Matrix) -> float:
         left = (1 - share) * matrix.numel
-        if in_blocks and matrix.rows % 64 == 0:
-            return left * (ground.width + 8 / 64)
+        if in_blocks:
+            return left / matrix.rows * (_up(matrix.rows, 64) * ground.width + 8 * _up(matrix.rows, 64) / 64)
         return left * (ground.width + 4) + 4.0 * (matrix.rows + 1)
 
     return store
