@@ -122,7 +122,7 @@ def codebook(double: bool, ground: Ground) -> Store:
     return store
 
 
-SPARSE_FROM = {False: 0.6, True: 0.45}  # share of zeros from which a gain is likely on one core; by Zeros.in_blocks
+SPARSE_FROM = {False: 0.7, True: 0.45}  # share of zeros from which a gain is likely on one core; by Zeros.in_blocks
 
 
 def sparse_rows(ground: Ground) -> Store | None:
@@ -133,8 +133,8 @@ def sparse_rows(ground: Ground) -> Store | None:
 
     def store(matrix: Matrix) -> float:
         left = (1 - share) * matrix.numel
-        if in_blocks and matrix.rows % 64 == 0:
-            return left * (ground.width + 8 / 64)
+        if in_blocks:
+            return left / matrix.rows * (_up(matrix.rows, 64) * ground.width + 8 * _up(matrix.rows, 64) / 64)
         return left * (ground.width + 4) + 4.0 * (matrix.rows + 1)
 
     return store

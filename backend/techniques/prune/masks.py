@@ -7,19 +7,30 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from backend.recipe.switches.sparsity import BLOCK_ROWS, WINDOWS, Pattern
 
 HALF = 1 << 16  # of the bits of a float32
 
 
-def misfit(pattern: Pattern, rows: int, columns: int) -> str | None:
-    """The reason why a matrix of this shape cannot have the pattern, or None."""
+def misfit(pattern: Pattern, columns: int) -> str | None:
+    """The reason why a matrix with so many inputs cannot have the pattern, or None."""
     if pattern in WINDOWS and columns % WINDOWS[pattern][1]:
         return f"its {columns} inputs are no multiple of {WINDOWS[pattern][1]}, which {pattern} needs"
-    if pattern == "64x1" and rows % BLOCK_ROWS:
-        return f"its {rows} outputs are no multiple of {BLOCK_ROWS}, which {pattern} needs"
     return None
+
+
+def in_blocks(matrix: Tensor, fill: float = 0) -> Tensor:
+    """(N, K) -> (blocks, 64, K); the last block of a matrix whose rows do not divide is filled up."""
+    rows, columns = matrix.shape
+    return F.pad(matrix, (0, 0, 0, -rows % BLOCK_ROWS), value=fill).view(-1, BLOCK_ROWS, columns)
+
+
+def least_blocks(scores: Tensor, wanted: int) -> Tensor:
+    """(N, K) -> (N, K) bool: of every block of 64 rows the `wanted` columns whose scores sum to least."""
+    chosen = least(in_blocks(scores).sum(dim=1), wanted)  # (blocks, K)
+    return chosen.repeat_interleave(BLOCK_ROWS, dim=0)[: len(scores)]
 
 
 def zeros_asked(pattern: Pattern, rows: int, columns: int, ratio: float, *, by_row: bool) -> int:
@@ -45,8 +56,7 @@ def choose(scores: Tensor, ratio: float, pattern: Pattern, *, by_row: bool) -> T
         zeros, width = WINDOWS[pattern]
         return least(scores.reshape(-1, width), zeros).view(rows, columns)
     if pattern == "64x1":
-        blocks = scores.view(-1, BLOCK_ROWS, columns).sum(dim=1)  # (N / 64, K)
-        return least(blocks, round(ratio * columns)).repeat_interleave(BLOCK_ROWS, dim=0)
+        return least_blocks(scores, round(ratio * columns))
     if by_row:
         return least(scores, round(ratio * columns))
     return least(scores.reshape(1, -1), round(ratio * rows * columns)).view(rows, columns)
@@ -128,6 +138,6 @@ def holds(pattern: Pattern, weight: Tensor, ratio: float) -> bool:
         zeros, width = WINDOWS[pattern]
         return bool((zero.reshape(-1, width).sum(dim=1) >= zeros).all())
     if pattern == "64x1":
-        blocks = zero.reshape(-1, BLOCK_ROWS, weight.shape[1]).all(dim=1)  # (N / 64, K)
+        blocks = in_blocks(weight != 0).any(dim=1).logical_not()  # (blocks, K)
         return bool((blocks.sum(dim=1) >= round(ratio * weight.shape[1])).all())
     return True

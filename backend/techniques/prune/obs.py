@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backend.recipe.switches.sparsity import BLOCK_ROWS, WINDOWS, Pattern
-from backend.techniques.prune.masks import least
+from backend.recipe.switches.sparsity import WINDOWS, Pattern
+from backend.techniques.prune.masks import least, least_blocks
 
 BLOCK = 128  # columns for which weights are chosen at once, and whose losses are spread at once to all behind them
+STRIP = 16  # columns whose losses are spread one by one: so few numbers that no threads must wait for each other
 
 
 def obs_pruning(
@@ -25,7 +26,7 @@ def obs_pruning(
         unheard: inputs (K,) that were always zero: their weights go first.
     Returns:
         The weights (N, K) float32, and a mask (N, K) that is true where they were set to zero.
-    Source: Frantar and Alistarh 2023, algorithm 1, with blocks of 128 for both of its block sizes.
+    Source: Frantar and Alistarh 2023, algorithm 1, with 128 for both of its block sizes.
     """
     columns = weight.float().T.contiguous()  # (K, N): a column of W lies contiguous
     costs = factor.diagonal().reciprocal()  # of a weight of 1, before it is squared
@@ -60,13 +61,17 @@ def _sweep(
     """One block of columns (K, N), in place; with a window its mask is chosen on the way."""
     start, end = span
     losses = torch.empty_like(columns[start:end])
-    for i in range(start, end):
-        if window and i % window[1] == 0:
-            part = slice(i, i + window[1])
-            gone[part] = least((columns[part] * costs[part, None]).square().T.contiguous(), window[0]).T
-        losses[i - start] = columns[i].masked_fill(~gone[i], 0) / factor[i, i]
-        columns[i + 1 : end].addr_(factor[i, i + 1 : end], losses[i - start], alpha=-1)
-        columns[i].masked_fill_(gone[i], 0)
+    for first in range(start, end, STRIP):
+        last = min(first + STRIP, end)
+        for i in range(first, last):
+            if window and i % window[1] == 0:
+                part = slice(i, i + window[1])
+                gone[part] = least((columns[part] * costs[part, None]).square().T.contiguous(), window[0]).T
+            losses[i - start] = columns[i].masked_fill(~gone[i], 0) / factor[i, i]
+            columns[i + 1 : last].addr_(factor[i, i + 1 : last], losses[i - start], alpha=-1)
+            columns[i].masked_fill_(gone[i], 0)
+        strip = losses[first - start : last - start]
+        columns[last:end].addmm_(factor[first:last, last:end].T, strip, alpha=-1)
     columns[end:].addmm_(factor[start:end, end:].T, losses, alpha=-1)
 
 
@@ -74,8 +79,6 @@ def _block(scores: Tensor, start: int, end: int, ratio: float, pattern: Pattern)
     """The least of a block (N, B); roundings are such that the blocks of a matrix sum to its share."""
     rows, width = scores.shape
     if pattern == "64x1":
-        blocks = scores.reshape(-1, BLOCK_ROWS, width).sum(dim=1)  # (N / 64, B)
-        chosen = least(blocks, round(ratio * end) - round(ratio * start))
-        return chosen.repeat_interleave(BLOCK_ROWS, dim=0)
+        return least_blocks(scores, round(ratio * end) - round(ratio * start))
     wanted = round(ratio * rows * end) - round(ratio * rows * start)
     return least(scores.reshape(1, -1), wanted).view(rows, width)

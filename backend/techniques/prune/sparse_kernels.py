@@ -118,8 +118,7 @@ def _form(weight: Tensor, share: float) -> type[SparseLinear]:
     halves = weight.device.type == "cuda" and weight.dtype in HALVES
     if halves and weight.shape[1] % 4 == 0 and holds("2:4", weight, 0.5):
         return TwoOfFourLinear
-    kept = blocks_kept(weight)
-    return BlockLinear if kept is not None and kept <= FILLED * (1 - share) else CsrLinear
+    return BlockLinear if blocks_kept(weight) <= FILLED * (1 - share) else CsrLinear
 
 
 def _dense(subject: Subject) -> Iterator[tuple[str, nn.Linear]]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.sparse import to_sparse_semi_structured
 
 from backend.recipe.switches.sparsity import BLOCK_ROWS
+from backend.techniques.prune.masks import in_blocks
 
 ROWS_AT_A_TIME = 256  # of a long call: gathered inputs are several times as large as the inputs
 
@@ -87,16 +88,16 @@ class BlockLinear(SparseLinear):
     multiplied.
 
     An index (int64) serves 64 weights, so a weight that is left costs little more than in a dense matrix. A block that
-    keeps fewer inputs than another is filled up with zeros.
+    keeps fewer inputs than another is filled up with zeros, and so is the last where rows do not divide.
     """
 
     sparse_format: ClassVar[str] = "blocks"
-    values: Tensor  # (N / 64, inputs kept, 64)
-    inputs: Tensor  # (N / 64, inputs kept) int64
+    values: Tensor  # (blocks, inputs kept, 64)
+    inputs: Tensor  # (blocks, inputs kept) int64
 
     def _hold(self, weight: Tensor) -> None:
-        blocks = weight.view(-1, BLOCK_ROWS, self.in_features)  # (N / 64, 64, K)
-        used = (blocks != 0).any(dim=1)  # (N / 64, K)
+        blocks = in_blocks(weight)  # (blocks, 64, K)
+        used = (blocks != 0).any(dim=1)  # (blocks, K)
         width = int(used.sum(dim=1).max())
         inputs = used.byte().sort(dim=1, descending=True, stable=True).indices[:, :width].sort(dim=1).values
         values = blocks.gather(2, inputs[:, None].expand(-1, BLOCK_ROWS, -1)).transpose(1, 2)
@@ -105,19 +106,19 @@ class BlockLinear(SparseLinear):
 
     def _product(self, rows: Tensor) -> Tensor:
         if len(rows) == 1:
-            return torch.bmm(rows[0][self.inputs][:, None], self.values).view(1, -1)
+            return torch.bmm(rows[0][self.inputs][:, None], self.values).view(1, -1)[:, : self.out_features]
         parts = [self._several(part) for part in rows.split(ROWS_AT_A_TIME)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _several(self, rows: Tensor) -> Tensor:
-        gathered = rows.T[self.inputs].transpose(1, 2)  # (N / 64, M, inputs kept)
-        return torch.bmm(gathered, self.values).transpose(0, 1).reshape(len(rows), -1)
+        gathered = rows.T[self.inputs].transpose(1, 2)  # (blocks, M, inputs kept)
+        return torch.bmm(gathered, self.values).transpose(0, 1).reshape(len(rows), -1)[:, : self.out_features]
 
     def dense_weight(self) -> Tensor:
         """W (N, K) with its zeros, made anew."""
         blocks = self.values.new_zeros(len(self.inputs), BLOCK_ROWS, self.in_features)
         blocks.scatter_(2, self.inputs[:, None].expand(-1, BLOCK_ROWS, -1), self.values.transpose(1, 2))
-        return blocks.view(self.out_features, self.in_features)
+        return blocks.view(-1, self.in_features)[: self.out_features]
 
 
 class TwoOfFourLinear(SparseLinear):
@@ -137,10 +138,7 @@ class TwoOfFourLinear(SparseLinear):
         return self.weight.to_dense()
 
 
-def blocks_kept(weight: Tensor) -> float | None:
-    """The share of a matrix that BlockLinear would hold; None where its rows make no whole blocks."""
-    rows, columns = weight.shape
-    if rows % BLOCK_ROWS:
-        return None
-    used = (weight.view(-1, BLOCK_ROWS, columns) != 0).any(dim=1)
-    return int(used.sum(dim=1).max()) / columns
+def blocks_kept(weight: Tensor) -> float:
+    """How much of a matrix BlockLinear would hold, filling included, as a share of the dense one."""
+    used = in_blocks(weight != 0).any(dim=1)  # (blocks, K)
+    return used.shape[0] * BLOCK_ROWS * int(used.sum(dim=1).max()) / max(1, weight.numel())

@@ -52,7 +52,7 @@ def prunable(subject: Subject, switch: Sparsity) -> dict[str, nn.Linear]:
     for name, module in projections(subject):
         if not isinstance(module, nn.Linear) or not module.weight.is_floating_point():
             reasons[name] = f"its weights are held by {module._get_name()}, not as a matrix of floats"
-        elif reason := misfit(switch.pattern, *module.weight.shape):
+        elif reason := misfit(switch.pattern, module.weight.shape[1]):
             reasons[name] = reason
         else:
             chosen[name] = module
@@ -157,7 +157,7 @@ def count(subject: Subject, switch: Sparsity) -> Count:
             found.packed.append(name)
         elif weight.ndim != 2:
             continue
-        elif reason := misfit(switch.pattern, *weight.shape):
+        elif reason := misfit(switch.pattern, weight.shape[1]):
             found.misfits[name] = reason
         else:
             _add(found, switch, weight)

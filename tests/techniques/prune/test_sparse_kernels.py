@@ -41,7 +41,7 @@ def test_the_model_computes_as_before(build: Build, logits: Run, shape: str, pat
     effect = change(subject, "sparse_kernels", gain=0.0)
     assert effect.took_effect
     assert effect.facts["sparse_layers"] == len(live(subject)) == 21 - len(effect.skipped)
-    assert sum(isinstance(layer, form) for layer in live(subject)) == len(live(subject))
+    assert isinstance(decoder_layers(subject.model)[1].mlp.up_proj, form)  # CSR for a matrix that a block would fill up
     torch.testing.assert_close(logits(subject), before, atol=1e-4, rtol=1e-4)
 
 

@@ -65,7 +65,17 @@ def test_blocks_that_keep_different_inputs_are_filled_up() -> None:
 
 def test_the_share_that_blocks_hold() -> None:
     assert blocks_kept(linear(BlockLinear, 0.75).weight) == 0.25
-    assert blocks_kept(torch.ones(65, 4)) is None
+    assert blocks_kept(torch.ones(96, 4)) == 128 / 96
+
+
+@torch.inference_mode()
+def test_rows_that_make_no_whole_blocks() -> None:
+    dense = nn.Linear(32, 100).requires_grad_(False)
+    dense.weight[choose(dense.weight.abs(), 0.5, "64x1", by_row=False)] = 0
+    sparse = BlockLinear(dense)
+    assert torch.equal(sparse.dense_weight(), dense.weight)
+    for rows in (torch.randn(1, 32), torch.randn(9, 32)):
+        torch.testing.assert_close(sparse(rows), dense(rows))
 
 
 @pytest.mark.parametrize("form", FORMS)
