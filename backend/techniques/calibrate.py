@@ -22,8 +22,8 @@ LEAST = 256  # tokens without which nothing is calibrated
 JUDGED = 128  # tokens on which a text is judged
 HEAD_ROWS = 16  # of a window for which logits are computed, so that the head is heard too: more cost more than the rest
 # Nats a token more than on the model's own text, from which on it does not know a text. Measured: of Gemma words in
-# disorder .4, random letters 1.9 and bytes 2.4, other languages and code below 0, since it knows them; of the storyteller
-# 19 and more for all that is no story.
+# disorder .4, random letters 1.9 and bytes 2.4, other languages and code below 0, since it knows them; of the
+# storyteller 19 and more for all that is no story.
 FOREIGN = 1.0
 SAMPLE = 512  # numbers of a tensor that enter a fingerprint
 METHODS = 2  # raised when a switch computes something else than it did: what lies on the shelf is then stale
