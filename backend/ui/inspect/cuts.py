@@ -102,12 +102,13 @@ def _heads_gone(switch: Any, scores: Scores) -> set[Unit]:
 def _layers_gone(switch: DropLayers, scores: Scores) -> set[Unit]:
     """As the technique chooses one by one. Which block goes is known here only where there is but one: its distance is
     not the sum of its layers'."""
-    if switch.pattern == "block" and switch.lost > 1:
-        starts = blocks(len(scores), switch.lost, switch.removed, switch.kept)
-        return {(starts[0] + n, 0) for n in range(switch.lost)} if len(starts) == 1 else set()
+    lost = switch.lost_of(len(scores))
+    if switch.pattern == "block" and lost > 1:
+        starts = blocks(len(scores), lost, switch.removed, switch.kept)
+        return {(starts[0] + n, 0) for n in range(lost)} if len(starts) == 1 else set()
     free = [n for n in range(len(scores)) if n not in switch.removed and n not in switch.kept]
     ranked = sorted(free, key=lambda layer: (scores[layer][0], layer))
-    return {(layer, 0) for layer in (*switch.removed, *ranked[: switch.lost - len(switch.removed)])}
+    return {(layer, 0) for layer in (*switch.removed, *ranked[: lost - len(switch.removed)])}
 
 
 def race_of(race: Race, part: str, switch: Switch, layers: int, units: int) -> Race:
@@ -127,7 +128,7 @@ def race_of(race: Race, part: str, switch: Switch, layers: int, units: int) -> R
 
 def _chance(switch: Switch, layers: int, units: int) -> Switch:
     if isinstance(switch, DropLayers):
-        return DropLayers(count=switch.lost, by="random", pattern=switch.pattern)
+        return DropLayers(count=switch.lost_of(layers), by="random", pattern=switch.pattern)
     if isinstance(switch, PruneHeads):
         even = switch.scope == "layer" and not switch.remove
         share = switch.lost_of_all([units] * layers) / (units * layers)

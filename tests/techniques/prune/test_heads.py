@@ -268,3 +268,14 @@ def test_ablation_is_the_kld_without_the_head_alone(tiny_gqa: Subject, logits: L
     mask_inputs(parts[2].entered, mask)
     less = torch.log_softmax(logits(tiny_gqa)[-48:].double(), dim=-1)
     assert float(scores[2][1]) == pytest.approx(float((whole.exp() * (whole - less)).sum(-1).mean()), rel=1e-3)
+
+
+def test_a_count_stands_in_the_place_of_the_ratio(build: Build) -> None:
+    for fields, widths in (({}, [48, 48, 48]), ({"scope": "global", "by": "random"}, None)):
+        subject, switch = build("llama"), PruneHeads.read({"count": 1 if widths else 5, **fields})
+        apply_switch(subject, switch)
+        found = pass_one_token(subject.model).attention
+        assert found == widths or sum(found) == (12 - 5) * 16
+        assert read_back(subject, switch).took_effect
+    assert "a count of at most 3" in (PruneHeads(count=4).refuse(build("llama").facts) or "")
+    assert PruneHeads(count=2).label == "2 heads fewer a layer"
