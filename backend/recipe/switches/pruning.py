@@ -55,7 +55,8 @@ class PruneHeads(Switch):
     remove: str = Field(
         "",
         max_length=LONGEST,
-        description="LAYER:HEADS that go whatever their rank; they count towards the ratio",
+        description="LAYER:HEADS that go whatever their rank; they count towards the ratio. Layers have the numbers "
+        "that they have after whole layers went",
         examples=["0:1,3 2:0-2"],
     )
     keep: str = Field("", max_length=LONGEST, description="LAYER:HEADS that stay", examples=["1:0"])

@@ -12,6 +12,7 @@ from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Switch
 from backend.recipe.switches.layers import DropLayers, blocks
 from backend.recipe.switches.pruning import PruneHeads
+from backend.recipe.thinning import refuse_pruned
 
 Fields = dict[str, Any]  # of the switch, as the person left them
 Unit = tuple[int, int]  # layer, and the unit in it; 0 of a layer itself
@@ -115,12 +116,13 @@ def race_of(race: Race, part: str, switch: Switch, layers: int, units: int) -> R
     """The same race with two variants: this choice, and as many at random, the honest control.
 
     Raises:
-        RecipeError: where the baseline's other switches do not go with it.
+        RecipeError: where the baseline's other switches do not go with it, or it has this one already.
     """
 
+    refuse_pruned(race, type(switch))
+
     def variant(one: Switch) -> dict[str, object]:
-        others = {kind: own for kind, own in race.baseline.switches.items() if kind != one.kind}
-        return Recipe.read({"switches": {**others, one.kind: one}}).model_dump(mode="json")
+        return Recipe.read({"switches": {**race.baseline.switches, one.kind: one}}).model_dump(mode="json")
 
     chance = _chance(switch, layers, units)
     return Race.read(race.model_dump(mode="json") | {"variants": [variant(switch), variant(chance)]})
