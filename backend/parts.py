@@ -10,7 +10,7 @@ from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
 from backend.recipe.stores import Matrix
 from backend.recipe.switches.layers import DropLayers
-from backend.recipe.switches.pruning import PruneHeads, PruneNeurons, neurons_kept
+from backend.recipe.switches.pruning import PruneHeads, PruneNeurons
 from backend.recipe.switches.width import PruneWidth
 
 
@@ -97,11 +97,11 @@ def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
     """The facts of what the recipe's pruning and its change of KV heads leave; widths that differ by their mean."""
     after = facts
     if isinstance(layers := recipe.get("drop_layers"), DropLayers):
-        after = _without_layers(after, layers.lost)
+        after = _without_layers(after, layers.lost_of(after.layers))
     if isinstance(heads := recipe.get("prune_heads"), PruneHeads):
         after = _without_heads(after, heads)
     if isinstance(neurons := recipe.get("prune_neurons"), PruneNeurons):
-        after = _resized(after, ffn=max(1, neurons_kept(after.ffn, neurons.ratio)))
+        after = _resized(after, ffn=max(1, neurons.kept(after.ffn, after.layers)))
     if isinstance(width := recipe.get("prune_width"), PruneWidth):
         after = _narrower(after, max(1, width.kept(after.hidden)))
     if switch := recipe.get("kv_heads"):

@@ -39,4 +39,17 @@ class Thinning(Config):
             cls.read({"by": self.by})
         except RecipeError as error:
             raise RecipeError("by", self.by, error.allowed, f"Choose a ranking of {self.part}.") from None
+        refuse_pruned(self.race, cls)
         return self
+
+
+def refuse_pruned(race: Race, cls: type[Switch]) -> None:
+    """What is to go must not have gone from the baseline already: its numbers would be those of what is left.
+
+    Raises:
+        RecipeError: naming the baseline's switch.
+    """
+    if cls.kind in race.baseline.switches:
+        allowed = "a baseline that has not lost any of them"
+        remedy = "Race the whole model as the baseline, and inspect that race."
+        raise RecipeError(f"baseline.switches.{cls.kind}", "on", allowed, remedy)

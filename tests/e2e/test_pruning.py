@@ -36,10 +36,17 @@ def inspected(tmp_path: Path) -> Iterator[tuple[App, int]]:
 
 
 def click(page: Page, part: str, x: float, y: float) -> None:
-    """Click a place of a part's plot, by the numbers on its axes."""
+    """Click a place of a part's plot, by the numbers on its axes, once it stands still."""
     plot = page.locator(f".st-key-inspect-plot-cut-{part} .js-plotly-plot")
     plot.scroll_into_view_if_needed()
-    page.mouse.click(*plot.evaluate(WHERE, [x, y]))
+    before, now = None, plot.evaluate(WHERE, [x, y])
+    while before != now:  # what is above may still be drawn
+        expect(page.locator("[data-testid=stApp]")).to_have_attribute("data-test-script-state", "notRunning")
+        page.wait_for_timeout(500)
+        before, now = now, plot.evaluate(WHERE, [x, y])
+    page.mouse.move(*now)  # a point under the mouse is what a click chooses
+    page.wait_for_timeout(200)
+    page.mouse.click(*now)
 
 
 def test_a_click_removes_another_keeps_and_the_bench_gets_it(

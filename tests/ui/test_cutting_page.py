@@ -177,3 +177,6 @@ def test_a_choice_that_does_not_fit_the_baseline_is_a_mistake() -> None:
     data = race.model_dump(mode="json") | {"baseline": {"switches": {"kv_heads": {"count": 2}}}}
     with pytest.raises(RecipeError, match="pool or prune"):
         cuts.race_of(type(race).read(data), "heads", PruneHeads(), 8, 8)
+    data["baseline"] = {"switches": {"prune_heads": {}}}
+    with pytest.raises(RecipeError, match="has not lost any"):
+        cuts.race_of(type(race).read(data), "heads", PruneHeads(), 8, 8)

@@ -32,6 +32,7 @@ class DropLayers(Switch):
     decoders_only: ClassVar[str] = "a decoder; layers of an encoder are not dropped so far"
 
     count: int = Field(1, ge=1, le=1000, description="how many layers")
+    ratio: float = Field(0.0, ge=0.0, lt=1.0, description="share of the layers in the place of the count; 0 is none")
     by: LayerRanking = Field(
         "cosine",
         description="the distance between input and output that ranks them, as a cosine or an angle; or chance",
@@ -68,27 +69,29 @@ class DropLayers(Switch):
         """The layers that stay."""
         return read_layers(self.keep, "keep")
 
-    @property
-    def lost(self) -> int:
-        """How many layers go."""
-        return max(self.count, len(self.removed))
+    def lost_of(self, layers: int) -> int:
+        """How many of so many layers go."""
+        wanted = max(1, round(self.ratio * layers)) if self.ratio else self.count
+        return max(wanted, len(self.removed))
 
     @property
     def label(self) -> str:
-        whole = f"{self.lost} layer{'s' if self.lost > 1 else ''} fewer"
-        chosen = ", chosen" if len(self.removed) == self.lost else ranked(self.by, "cosine")
-        return whole + chosen + (", one block" if self.pattern == "block" and self.lost > 1 else "")
+        named, count = len(self.removed), max(self.count, len(self.removed))
+        whole = f"{self.ratio:.0%} fewer layers" if self.ratio else f"{count} layer{'s' if count > 1 else ''} fewer"
+        chosen = ", chosen" if named == count and not self.ratio else ranked(self.by, "cosine")
+        return whole + chosen + (", one block" if self.pattern == "block" and (count > 1 or self.ratio) else "")
 
     def refuse(self, facts: ModelFacts) -> str | None:
         for layer in (*self.removed, *self.kept):
             if layer >= facts.layers:
                 return f"layers 0 to {facts.layers - 1}: there is no layer {layer}"
         most = facts.layers - max(1, len(self.kept))
-        if self.lost > most:
+        lost = self.lost_of(facts.layers)
+        if lost > most:
             told = f"the model has {facts.layers}" + (f" and {len(self.kept)} are kept" if self.kept else "")
             return f"1 to {most} layers: {told}"
-        if self.pattern == "block" and not blocks(facts.layers, self.lost, self.removed, self.kept):
-            return f"a block of {self.lost} layers with all that are removed and none that are kept: there is none"
+        if self.pattern == "block" and not blocks(facts.layers, lost, self.removed, self.kept):
+            return f"a block of {lost} layers with all that are removed and none that are kept: there is none"
         return None
 
 

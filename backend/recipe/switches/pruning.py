@@ -20,6 +20,8 @@ Scope = Literal["layer", "global"]
 NeuronRanking = Literal["output", "weights", "activation", "taylor", "random"]
 HeadRanking = Literal["output", "weights", "activation", "taylor", "entropy", "ablation", "random"]
 SCOPE_NOTE = "layer: every layer loses as many; global: one ranking over all layers, so that widths come to differ"
+COUNT_NOTE = "of every layer in the place of the ratio, or of all layers together where the scope is global; 0 is none"
+MOST_UNITS = 1 << 20
 SEED_NOTE = "of a random choice"
 
 
@@ -45,6 +47,7 @@ class PruneHeads(Switch):
     hint: ClassVar[str] = "Inspect, tab Pruning, shows which heads matter, and lets you choose them by hand."
 
     ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the heads")
+    count: int = Field(0, ge=0, le=MOST_UNITS, description=f"heads {COUNT_NOTE}")
     by: HeadRanking = Field(
         "output",
         description="what ranks them: what a head adds to its layer's output, the norm of its weights, of its "
@@ -55,7 +58,8 @@ class PruneHeads(Switch):
     remove: str = Field(
         "",
         max_length=LONGEST,
-        description="LAYER:HEADS that go whatever their rank; they count towards the ratio",
+        description="LAYER:HEADS that go whatever their rank; they count towards the ratio. Layers have the numbers "
+        "that they have after whole layers went",
         examples=["0:1,3 2:0-2"],
     )
     keep: str = Field("", max_length=LONGEST, description="LAYER:HEADS that stay", examples=["1:0"])
@@ -85,18 +89,24 @@ class PruneHeads(Switch):
     def label(self) -> str:
         named = sum(map(len, self.removed.values()))
         share = f"{self.ratio:.0%} fewer heads" if self.ratio or not named else f"{named} chosen heads fewer"
+        if self.count:
+            share = f"{self.count} heads fewer" + (" a layer" if self.scope == "layer" else "")
         return share + ranked(self.by, "output", self.scope)
 
     def lost(self, units: Sequence[int]) -> list[int]:
         """How many units each layer loses where every layer loses its share, or what is named where that is more."""
         named = self.removed
-        return [max(round(self.ratio * own), len(named.get(layer, ()))) for layer, own in enumerate(units)]
+        return [max(self.share_of(own), len(named.get(layer, ()))) for layer, own in enumerate(units)]
+
+    def share_of(self, units: int) -> int:
+        """How many of so many units the count or the ratio asks for."""
+        return self.count or round(self.ratio * units)
 
     def lost_of_all(self, units: Sequence[int]) -> int:
         """How many units all layers together lose."""
         if self.scope == "layer":
             return sum(self.lost(units))
-        return max(round(self.ratio * sum(units)), sum(map(len, self.removed.values())))
+        return max(self.share_of(sum(units)), sum(map(len, self.removed.values())))
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
@@ -107,8 +117,8 @@ class PruneHeads(Switch):
         units = facts.kv_heads if facts.kv_heads > 1 else facts.heads
         if found := unknown_head(self.removed, facts.layers, units) or unknown_head(self.kept, facts.layers, units):
             return found
-        if not self.ratio and not self.remove:
-            return "a ratio above 0, or heads to remove: as it is nothing would go"
+        if not self.ratio and not self.count and not self.remove:
+            return "a ratio above 0, a count, or heads to remove: as it is nothing would go"
         lost = self.lost_of_all([units] * facts.layers)
         if lost == 0:
             return f"a ratio of at least {1 / units:.2g}: the model has {units} heads that can go one by one"
@@ -123,8 +133,9 @@ class PruneHeads(Switch):
         if self.scope == "global":
             most = units * layers - sum(stay.values())
             allowed = f"at most {most} of {units * layers} heads" if lost > most else None
-        elif (whole := round(self.ratio * units)) >= units:
-            return f"a ratio that leaves at least one of {units} heads, so at most {1 - 1 / units:.2g}"
+        elif (whole := self.share_of(units)) >= units:
+            told = f"a count of at most {units - 1}" if self.count else f"at most {1 - 1 / units:.2g}"
+            return f"a ratio that leaves at least one of {units} heads, so {told}"
         else:
             layer = max(stay, key=lambda one: stay[one])
             allowed = f"at most {units - stay[layer]} heads of layer {layer}" if whole > units - stay[layer] else None
@@ -148,6 +159,7 @@ class PruneNeurons(Switch):
     source: ClassVar[str] = "Sun et al. 2023 (Wanda), over whole neurons"
 
     ratio: float = Field(0.25, ge=0.0, lt=1.0, description="share of the neurons")
+    count: int = Field(0, ge=0, le=MOST_UNITS, description=f"neurons {COUNT_NOTE}")
     by: NeuronRanking = Field(
         "output",
         description="what ranks them: what a neuron adds to its layer's output, the norms of its weights, of its "
@@ -158,7 +170,16 @@ class PruneNeurons(Switch):
 
     @property
     def label(self) -> str:
+        if self.count:
+            where = " a layer" if self.scope == "layer" else ""
+            return f"{self.count:,} neurons fewer{where}" + ranked(self.by, "output", self.scope)
         return f"{self.ratio:.0%} fewer neurons" + ranked(self.by, "output", self.scope)
+
+    def kept(self, ffn: int, layers: int) -> int:
+        """How many neurons of a layer stay; their mean where the scope is global."""
+        if not self.count:
+            return neurons_kept(ffn, self.ratio)
+        return ffn - (self.count if self.scope == "layer" else round(self.count / max(1, layers)))
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
@@ -167,9 +188,9 @@ class PruneNeurons(Switch):
     def refuse(self, facts: ModelFacts) -> str | None:
         if facts.experts > 1:
             return EXPERTS_INSTEAD
-        if not self.ratio:
-            return "a ratio above 0: as it is nothing would go"
-        if neurons_kept(facts.ffn, self.ratio) < 1:
+        if not self.ratio and not self.count:
+            return "a ratio above 0, or a count: as it is nothing would go"
+        if self.kept(facts.ffn, facts.layers) < 1:
             return f"a ratio that leaves at least one of {facts.ffn} neurons, so at most {1 - 1 / facts.ffn:.3g}"
         return None
 

@@ -35,7 +35,7 @@ class LayerDropping:
         """
         layers = stack(subject.model, switch.kind)
         if reason := switch.refuse(replace(subject.facts, layers=len(layers))):
-            asked = switch.lost if not switch.remove and not switch.keep else f"{switch.remove or switch.keep}"
+            asked = f"{switch.remove or switch.keep}" or switch.lost_of(len(layers))
             raise RecipeError(f"switches.{switch.kind}.count", asked, reason, "Drop fewer layers, or others.")
         dropped, way, ties = choose(subject, layers, switch)
         kept = [index for index in range(len(layers)) if index not in dropped]
@@ -50,7 +50,7 @@ class LayerDropping:
         gone = ", ".join(str(index) for index in notes["dropped"]) or "none"
         return Effect(
             kind=switch.kind,
-            took_effect=held == ran == before - switch.lost,
+            took_effect=held == ran == before - switch.lost_of(before),
             summary=f"{ran} of {before} layers, without {gone}",
             facts={
                 "layers_before": before,
@@ -69,9 +69,10 @@ def choose(subject: Subject, layers: nn.ModuleList, switch: DropLayers) -> tuple
         RecipeError: when there is no text and the weights are not random either, or distances are no numbers.
     """
     named = set(switch.removed)
-    if len(named) == switch.lost:
+    lost = switch.lost_of(len(layers))
+    if len(named) == lost:
         return named, "hand", "none"
-    span = switch.lost if switch.pattern == "block" else 1
+    span = lost if switch.pattern == "block" else 1
     if subject.sample_ids or switch.by == "random":
         scores = rank(subject, layers, switch, span)
         words = WORDS[switch.by]
@@ -87,14 +88,15 @@ def choose(subject: Subject, layers: nn.ModuleList, switch: DropLayers) -> tuple
 
 def _lowest(scores: Tensor, switch: DropLayers, layers: int, named: set[int], way: str) -> tuple[set[int], str, str]:
     """The layers of the lowest scores, those that are named before all; of equals the first."""
+    lost = switch.lost_of(layers)
     if switch.pattern == "block":
-        starts = blocks(layers, switch.lost, switch.removed, switch.kept)
+        starts = blocks(layers, lost, switch.removed, switch.kept)
         best = min(starts, key=lambda start: (float(scores[start]), start))
         alike = sum(bool(scores[start] == scores[best]) for start in starts) > 1
-        return set(range(best, best + switch.lost)), way, "broken by index" if alike else "none"
+        return set(range(best, best + lost)), way, "broken by index" if alike else "none"
     free = [index for index in range(layers) if index not in named and index not in switch.kept]
     ranked = sorted(free, key=lambda index: (float(scores[index]), index))
-    cut = switch.lost - len(named)
+    cut = lost - len(named)
     alike = 0 < cut < len(ranked) and bool(scores[ranked[cut - 1]] == scores[ranked[cut]])
     return named | set(ranked[:cut]), way, "broken by index" if alike else "none"
 

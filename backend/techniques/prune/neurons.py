@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from backend.recipe.base import RecipeError
-from backend.recipe.switches.pruning import BLOCKS, TOLERANCE, PruneNeurons, neurons_kept
+from backend.recipe.switches.pruning import BLOCKS, TOLERANCE, PruneNeurons
 from backend.techniques.anatomy import keep_columns, keep_rows, mlps, pass_one_token, refusal_to_reload, text_config
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import Part
@@ -83,17 +83,17 @@ def losses(scores: Sequence[Tensor], switch: PruneNeurons) -> list[int]:
     """
     units = [len(score) for score in scores]
     if switch.scope == "global":
-        total = round(switch.ratio * sum(units))
-        step = next(step for step in BLOCKS if step == 1 or _fits(step, units))
+        total = switch.count or round(switch.ratio * sum(units))
+        step = 1 if switch.count else next(step for step in BLOCKS if step == 1 or _fits(step, units))
         lost = lost_globally(scores, round(total / step) * step, step)
         if abs(sum(lost) - total) <= step:
             return lost
     else:
-        lost = [own - neurons_kept(own, switch.ratio) for own in units]
+        lost = [own - switch.kept(own, len(units)) for own in units]
         if all(own > count for own, count in zip(units, lost, strict=True)):
             return lost
-    allowed = f"at most {1 - 1 / min(units):.3g}"
-    raise RecipeError(f"switches.{switch.kind}.ratio", switch.ratio, allowed, "Lower the ratio.")
+    allowed = f"a ratio of at most {1 - 1 / min(units):.3g}, or a count below {min(units)} a layer"
+    raise RecipeError(f"switches.{switch.kind}.ratio", switch.count or switch.ratio, allowed, "Remove fewer.")
 
 
 def _fits(step: int, units: Sequence[int]) -> bool:

@@ -75,9 +75,11 @@ def impossible(cls: type[Switch], facts: ModelFacts) -> str | None:
 
 @lru_cache(maxsize=512)
 def refused(cls: type[Switch], name: str, facts: ModelFacts) -> tuple[str, ...]:
-    """Reasons for the values of a Literal that do not fit: 'fp16: it needs a GPU'."""
+    """Reasons for the values of a Literal that do not fit: 'fp16: it needs a GPU'; none where no value would help."""
     tried = choices(cls.model_fields[name]) or ()
     if len(tried) > 8 or get_origin(base_type(cls.model_fields[name])) is not Literal:
         return ()
-    reasons = ((value, cls(**{name: value}).unfit(facts)) for value in tried)
+    reasons = [(value, cls(**{name: value}).unfit(facts)) for value in tried]
+    if len({reason for _, reason in reasons}) == 1:
+        return ()  # it is another field's
     return tuple(f"{value}: {reason}" for value, reason in reasons if reason)

@@ -12,6 +12,7 @@ from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Switch
 from backend.recipe.switches.layers import DropLayers, blocks
 from backend.recipe.switches.pruning import PruneHeads
+from backend.recipe.thinning import refuse_pruned
 
 Fields = dict[str, Any]  # of the switch, as the person left them
 Unit = tuple[int, int]  # layer, and the unit in it; 0 of a layer itself
@@ -102,24 +103,26 @@ def _heads_gone(switch: Any, scores: Scores) -> set[Unit]:
 def _layers_gone(switch: DropLayers, scores: Scores) -> set[Unit]:
     """As the technique chooses one by one. Which block goes is known here only where there is but one: its distance is
     not the sum of its layers'."""
-    if switch.pattern == "block" and switch.lost > 1:
-        starts = blocks(len(scores), switch.lost, switch.removed, switch.kept)
-        return {(starts[0] + n, 0) for n in range(switch.lost)} if len(starts) == 1 else set()
+    lost = switch.lost_of(len(scores))
+    if switch.pattern == "block" and lost > 1:
+        starts = blocks(len(scores), lost, switch.removed, switch.kept)
+        return {(starts[0] + n, 0) for n in range(lost)} if len(starts) == 1 else set()
     free = [n for n in range(len(scores)) if n not in switch.removed and n not in switch.kept]
     ranked = sorted(free, key=lambda layer: (scores[layer][0], layer))
-    return {(layer, 0) for layer in (*switch.removed, *ranked[: switch.lost - len(switch.removed)])}
+    return {(layer, 0) for layer in (*switch.removed, *ranked[: lost - len(switch.removed)])}
 
 
 def race_of(race: Race, part: str, switch: Switch, layers: int, units: int) -> Race:
     """The same race with two variants: this choice, and as many at random, the honest control.
 
     Raises:
-        RecipeError: where the baseline's other switches do not go with it.
+        RecipeError: where the baseline's other switches do not go with it, or it has this one already.
     """
 
+    refuse_pruned(race, type(switch))
+
     def variant(one: Switch) -> dict[str, object]:
-        others = {kind: own for kind, own in race.baseline.switches.items() if kind != one.kind}
-        return Recipe.read({"switches": {**others, one.kind: one}}).model_dump(mode="json")
+        return Recipe.read({"switches": {**race.baseline.switches, one.kind: one}}).model_dump(mode="json")
 
     chance = _chance(switch, layers, units)
     return Race.read(race.model_dump(mode="json") | {"variants": [variant(switch), variant(chance)]})
@@ -127,7 +130,7 @@ def race_of(race: Race, part: str, switch: Switch, layers: int, units: int) -> R
 
 def _chance(switch: Switch, layers: int, units: int) -> Switch:
     if isinstance(switch, DropLayers):
-        return DropLayers(count=switch.lost, by="random", pattern=switch.pattern)
+        return DropLayers(count=switch.lost_of(layers), by="random", pattern=switch.pattern)
     if isinstance(switch, PruneHeads):
         even = switch.scope == "layer" and not switch.remove
         share = switch.lost_of_all([units] * layers) / (units * layers)

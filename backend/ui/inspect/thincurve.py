@@ -88,7 +88,6 @@ def race_of(race: Race, pair: Pair) -> Race:
     """
 
     def variant(one: Switch) -> dict[str, object]:
-        others = {kind: own for kind, own in race.baseline.switches.items() if kind != one.kind}
-        return Recipe.read({"switches": {**others, one.kind: one}}).model_dump(mode="json")
+        return Recipe.read({"switches": {**race.baseline.switches, one.kind: one}}).model_dump(mode="json")
 
     return Race.read(race.model_dump(mode="json") | {"variants": [variant(one) for one in pair]})

@@ -167,3 +167,12 @@ def test_ties_go_by_index_and_nothing_is_ranked_by_numbers_that_are_none(build: 
     decoder_layers(broken.model)[2].mlp.up_proj.weight.data[0] = torch.inf
     with pytest.raises(RecipeError, match=r"layers\.2\.mlp\.up_proj"):
         apply_switch(broken, DropLayers())
+
+
+def test_a_ratio_stands_in_the_place_of_the_count(build: Build) -> None:
+    subject, switch = build("llama", num_hidden_layers=5), DropLayers(ratio=0.4)
+    apply_switch(subject, switch)
+    assert read_back(subject, switch).took_effect
+    assert len(dropped_of(subject)) == 2
+    assert switch.label == "40% fewer layers"
+    assert "1 to 4 layers" in (DropLayers(ratio=0.95).refuse(replace(subject.facts, layers=5)) or "")

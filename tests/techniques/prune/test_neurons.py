@@ -122,3 +122,13 @@ def test_what_would_leave_nothing_is_refused(tiny_llama: Subject) -> None:
             apply_switch(tiny_llama, PruneNeurons(ratio=0.999, scope=scope))
     assert "nothing would go" in (PruneNeurons(ratio=0.0).refuse(tiny_llama.facts) or "")
     assert "at most" in (PruneNeurons(ratio=0.999).refuse(tiny_llama.facts) or "")
+
+
+def test_a_count_is_kept_to_the_neuron(build: Callable[..., Subject]) -> None:
+    for scope, count, wanted in (("layer", 5, [123] * 3), ("global", 7, None)):
+        subject, switch = build("gqa"), PruneNeurons(count=count, scope=scope)
+        apply_switch(subject, switch)
+        found = pass_one_token(subject.model).ffn
+        assert found == wanted or sum(found) == 3 * 128 - 7
+    with pytest.raises(RecipeError, match="a count below 128"):
+        apply_switch(build("llama"), PruneNeurons(count=128))
