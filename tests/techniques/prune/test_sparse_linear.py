@@ -50,6 +50,7 @@ def test_the_dense_matrix_comes_back_bit_by_bit(form: type[SparseLinear], ratio:
 def test_bytes_are_those_of_what_is_left() -> None:
     csr, block = CsrLinear(linear(CsrLinear, bias=False)), BlockLinear(linear(BlockLinear, bias=False))
     left = 128 * 96 // 4
+    assert csr.multiplied == block.multiplied == left
     assert tensor_bytes(*csr.buffers()) == layer_bytes(csr) == 8 * left + 4 * 129
     assert tensor_bytes(*block.buffers()) == layer_bytes(block) == 4 * left + 8 * left // 64
 
