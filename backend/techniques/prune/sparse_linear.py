@@ -143,7 +143,9 @@ class TwoOfFourLinear(SparseLinear):
     weight: Tensor
 
     def _hold(self, weight: Tensor) -> None:
-        self.weight = nn.Parameter(to_sparse_semi_structured(weight.contiguous()), requires_grad=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor")
+            self.weight = nn.Parameter(to_sparse_semi_structured(weight.contiguous()), requires_grad=False)
 
     def _product(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight)
