@@ -68,7 +68,8 @@ def prefill_flops(facts: ModelFacts, recipe: Recipe, tokens: int) -> float:
     """Operations for a prompt of so many tokens, of which the head sees the last."""
     left = pruned(facts, recipe)
     parts = weight_parts(left)
-    return 2.0 * tokens * (parts.linear - left.idle_parameters) + 2.0 * parts.head
+    multiplied = (parts.linear - left.idle_parameters) * (1 - recipe.skipped)
+    return 2.0 * tokens * multiplied + 2.0 * parts.head
 
 
 def compute_type(facts: ModelFacts, recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from backend.checks.docs import filled
 from backend.hardware import hardware
 from benchmarks._bench import Bench
 from benchmarks._sparsity import (
@@ -35,53 +36,51 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["storyteller", "gemma"])
     parser.add_argument("--tokens", type=int, default=1025, help="of held-out text")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--out", type=Path, help="a Markdown file for the tables")
+    parser.add_argument("--into", type=Path, help="a Markdown file with places for the tables, docs/pruning.md")
     args = parser.parse_args()
     torch.manual_seed(0)
     bench = Bench("prune")
-    parts, weights = [], []
+    made: dict[str, list[str]] = {"pruning-parts": [], "sparsity-quality": [], "sparsity-kernels": []}
     for model in args.models:
         text = Text.of(model, args.tokens)
         for name in (name for name in PARTS if name in args.only):
-            parts.append(PARTS[name](bench, text))
-            print(parts[-1], flush=True)
+            made["pruning-parts"].append(PARTS[name](bench, text))
+            print(made["pruning-parts"][-1], flush=True)
         del text
     for model in args.models:
-        for section in weight_sections(bench, model, args.tokens, args.only):
-            weights.append(section)
+        for place, section in weight_sections(bench, model, args.tokens, args.only):
+            made[place].append(section)
             print(section, flush=True)
-    if args.out:
-        args.out.write_text(page(parts, weights, args.tokens), encoding="utf-8")
+    if args.into:
+        parts = {name: "\n\n".join(sections) for name, sections in made.items() if sections}
+        head = {"pruning-about": about(args.tokens)}
+        args.into.write_text(filled(args.into.read_text(encoding="utf-8"), head | parts), encoding="utf-8")
     bench.end()
 
 
-def weight_sections(bench: Bench, model: str, tokens: int, only: Sequence[str]) -> Iterator[str]:
-    """Single weights: what each way to choose them costs, each matrix dense and sparse, and whole models."""
+def weight_sections(bench: Bench, model: str, tokens: int, only: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Single weights, each table with its place: what each way to choose them costs, and what is faster without zeros."""
     if "zeros" in only:
         rows = quality_rows(model, tokens)
         if model == "gemma":
             judge_quality(bench, rows)
-        yield f"### {model}: half of the weights\n\n{quality_section(model, tokens, rows)}"
+        yield "sparsity-quality", quality_section(model, tokens, rows)
     if "kernels" in only:
-        yield f"### {model}: matrices without their zeros\n\n{kernel_section(kernel_trials(shapes_of(model)))}"
+        yield "sparsity-kernels", f"**{model}**. {kernel_section(kernel_trials(shapes_of(model)))}"
     if "decode" in only:
-        yield f"### {model}: whole models with zeros\n\n{decode_section(model)}"
+        yield "sparsity-kernels", decode_section(model)
 
 
-def page(parts: list[str], weights: list[str], tokens: int) -> str:
-    """The tables with how they were measured."""
+def about(tokens: int) -> str:
+    """How it was measured."""
     machine, versions = hardware()["hardware"], hardware()["versions"]
-    about = (
-        "# Pruning, measured\n\n"
-        f"Written by `python -m benchmarks.prune --out docs/pruning.md` on {machine['processor']}, {machine['cores']} "
+    return (
+        f"Tables by `python -m benchmarks.prune --into docs/pruning.md` on {machine['processor']}, {machine['cores']} "
         f"cores, torch {versions['torch']}. Everything is against the same model in fp32 with nothing removed, and "
-        "nothing is trained afterwards.\n\n"
-        f"- **KLD**, **top-1**, **perplexity** (times the baseline's): over {tokens - 1:,} tokens of held-out text in "
-        "calls of 256.\n"
-        "- **decode**: paired ratio of one-token steps taken in turn, with its 95% interval.\n\n"
-        "## Structured: heads, neurons, layers, width"
+        f"nothing is trained afterwards. **KLD**, **top-1** and **perplexity** (times the baseline's) are over "
+        f"{tokens - 1:,} tokens of held-out text in calls of 256; **decode** is a paired ratio of one-token steps taken "
+        "in turn, with its 95% interval."
     )
-    return "\n\n".join([about, *parts, "## Single weights", *weights]) + "\n"
 
 
 if __name__ == "__main__":

@@ -41,6 +41,17 @@ def test_a_step_reads_every_weight_but_of_the_table_one_row() -> None:
     assert step_bytes(LLAMA, Recipe(), 1) == 4 * (matrices + 256) + kv_bytes(LLAMA, Recipe(), 1)
 
 
+def test_zeros_are_multiplied_unless_a_kernel_skips_them() -> None:
+    head = 2 * 256_000
+    whole = prefill_flops(LLAMA, Recipe(), 10) - head
+    zeros = recipe(magnitude={"ratio": 0.9})
+    skipped = recipe(magnitude={"ratio": 0.9}, sparse_kernels={})
+    assert prefill_flops(LLAMA, zeros, 10) - head == whole
+    assert prefill_flops(LLAMA, skipped, 10) - head == pytest.approx(0.1 * whole)
+    assert weights_bytes(LLAMA, zeros) == weights_bytes(LLAMA, Recipe())
+    assert weights_bytes(LLAMA, skipped) < weights_bytes(LLAMA, zeros)
+
+
 def test_a_tied_table_is_read_whole_for_it_is_the_head() -> None:
     tied = replace(LLAMA, tied=True, parameters=LLAMA.parameters - 256_000)
     assert step_bytes(tied, Recipe(), 1) - kv_bytes(tied, Recipe(), 1) == weights_bytes(tied, Recipe())

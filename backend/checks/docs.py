@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from backend.recipe.race import all_presets
@@ -43,13 +44,22 @@ def regenerated(text: str) -> str:
     Raises:
         ValueError: when the markers of a part are missing.
     """
-    for name, make in PARTS.items():
+    return filled(text, {name: make() for name, make in PARTS.items()})
+
+
+def filled(text: str, parts: Mapping[str, str]) -> str:
+    """The text with these parts between their markers.
+
+    Raises:
+        ValueError: when the markers of a part are missing.
+    """
+    for name, made in parts.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
             raise ValueError(f"the markers {begin} and {end} are missing")
-        text = f"{before}{begin}\n{make()}\n{end}{after}"
+        text = f"{before}{begin}\n{made}\n{end}{after}"
     return text
 
 

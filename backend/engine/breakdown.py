@@ -190,4 +190,7 @@ def _must(subject: Subject, tokens: int) -> dict[str, Any]:
 
 
 def _numbers(layer: nn.Module | None) -> int:
+    multiplied = getattr(layer, "multiplied", None)  # of a layer that holds no zeros
+    if isinstance(multiplied, int):
+        return multiplied
     return int(getattr(layer, "in_features", 0)) * int(getattr(layer, "out_features", 0))

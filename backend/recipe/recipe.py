@@ -63,6 +63,13 @@ class Recipe(Config):
         return any(switch.simulates and not any(other.makes_real(switch) for other in every) for switch in every)
 
     @property
+    def skipped(self) -> float:
+        """Share of the layers' weights that are zero and that a kernel need not multiply."""
+        every = self.switches.values()
+        real = [switch for switch in every if any(other.makes_real(switch) for other in every)]
+        return max((switch.zeros.share for switch in real), default=0.0)
+
+    @property
     def key(self) -> str:
         """The hash by which a run is known: equal for equal recipes, whatever the order of their keys."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

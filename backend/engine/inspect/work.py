@@ -80,7 +80,8 @@ def _hook(work: Work, part: str, kind: str) -> Any:
             width_in, width_out = matrix_shape(module)
             rows = numbers // width_out
             moved = layer_bytes(module) + rows * (width_in + width_out) * size
-            _add(work, part, moved, 2 * rows * width_in * width_out)
+            multiplied = getattr(module, "multiplied", width_in * width_out)  # less where zeros are not held
+            _add(work, part, moved, 2 * rows * int(multiplied))
         else:
             _add(work, part, 2 * numbers * size, 4 * numbers if kind == "norm" else 0)
 

@@ -39,6 +39,11 @@ class SparseLinear(nn.Module):
         """W (N, K) with its zeros, made anew."""
         raise NotImplementedError
 
+    @property
+    def multiplied(self) -> int:
+        """Weights that a row of the input is really multiplied with."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., N) of the same type."""
         out = self._product(x.reshape(-1, self.in_features))  # (M, N)
@@ -78,6 +83,11 @@ class CsrLinear(SparseLinear):
             return torch.mv(self._matrix, rows[0])[None]
         return (self._matrix @ rows.T.contiguous()).T
 
+    @property
+    def multiplied(self) -> int:
+        """Every one that is held."""
+        return self.values.numel()
+
     def dense_weight(self) -> Tensor:
         """W (N, K) with its zeros, made anew."""
         return self._matrix.to_dense()
@@ -114,6 +124,11 @@ class BlockLinear(SparseLinear):
         gathered = rows.T[self.inputs].transpose(1, 2)  # (blocks, M, inputs kept)
         return torch.bmm(gathered, self.values).transpose(0, 1).reshape(len(rows), -1)[:, : self.out_features]
 
+    @property
+    def multiplied(self) -> int:
+        """Every one that is held, filling included."""
+        return self.values.numel()
+
     def dense_weight(self) -> Tensor:
         """W (N, K) with its zeros, made anew."""
         blocks = self.values.new_zeros(len(self.inputs), BLOCK_ROWS, self.in_features)
@@ -128,10 +143,17 @@ class TwoOfFourLinear(SparseLinear):
     weight: Tensor
 
     def _hold(self, weight: Tensor) -> None:
-        self.weight = nn.Parameter(to_sparse_semi_structured(weight.contiguous()), requires_grad=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor")
+            self.weight = nn.Parameter(to_sparse_semi_structured(weight.contiguous()), requires_grad=False)
 
     def _product(self, rows: Tensor) -> Tensor:
         return F.linear(rows, self.weight)
+
+    @property
+    def multiplied(self) -> int:
+        """Half of all."""
+        return self.in_features * self.out_features // 2
 
     def dense_weight(self) -> Tensor:
         """W (N, K) with its zeros, made anew."""

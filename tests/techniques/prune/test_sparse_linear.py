@@ -12,7 +12,14 @@ from backend.recipe.switch import read_switch
 from backend.recipe.switches.sparse_kernels import SparseKernels
 from backend.techniques.base import tensor_bytes
 from backend.techniques.prune.masks import choose
-from backend.techniques.prune.sparse_linear import ROWS_AT_A_TIME, BlockLinear, CsrLinear, SparseLinear, blocks_kept
+from backend.techniques.prune.sparse_linear import (
+    ROWS_AT_A_TIME,
+    BlockLinear,
+    CsrLinear,
+    SparseLinear,
+    TwoOfFourLinear,
+    blocks_kept,
+)
 from backend.techniques.quantize.counting import layer_bytes
 from backend.techniques.zeros import count_zeros, shown_weight
 
@@ -50,6 +57,7 @@ def test_the_dense_matrix_comes_back_bit_by_bit(form: type[SparseLinear], ratio:
 def test_bytes_are_those_of_what_is_left() -> None:
     csr, block = CsrLinear(linear(CsrLinear, bias=False)), BlockLinear(linear(BlockLinear, bias=False))
     left = 128 * 96 // 4
+    assert csr.multiplied == block.multiplied == left
     assert tensor_bytes(*csr.buffers()) == layer_bytes(csr) == 8 * left + 4 * 129
     assert tensor_bytes(*block.buffers()) == layer_bytes(block) == 4 * left + 8 * left // 64
 
@@ -107,3 +115,21 @@ def test_the_forecast_knows_their_bytes(form: type[SparseLinear], pattern: str, 
 def test_where_no_gain_is_likely_dense_bytes_are_forecast() -> None:
     assert SparseKernels().stores(Ground(4, 2, False, Zeros(0.5))) is None
     assert SparseKernels().stores(Ground(4, 2, False)) is None
+
+
+@torch.inference_mode()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="sparse tensor cores are a GPU's")
+@pytest.mark.parametrize("count", [1, 7, 128])
+def test_two_of_four_on_a_gpu(count: int) -> None:
+    dense = nn.Linear(256, 512).requires_grad_(False).to("cuda", torch.float16)
+    dense.weight[choose(dense.weight.abs(), 0.5, "2:4", by_row=False)] = 0
+    sparse, x = TwoOfFourLinear(dense), torch.randn(count, 256, device="cuda", dtype=torch.float16)
+    torch.testing.assert_close(sparse(x), dense(x), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(sparse.dense_weight(), dense.weight, atol=0, rtol=0)
+    assert sparse.multiplied == 256 * 512 // 2
+    assert layer_bytes(sparse, bias=False) < 0.6 * dense.weight.nbytes
+
+
+def test_a_cpu_has_no_sparse_tensor_cores() -> None:
+    with pytest.raises(RuntimeError, match=r"CUDA|cuda"):
+        TwoOfFourLinear(nn.Linear(64, 64).requires_grad_(False).half())
