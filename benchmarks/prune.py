@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def weight_sections(bench: Bench, model: str, tokens: int, only: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Single weights, each table with its place: what each way to choose them costs, and what is faster without zeros."""
+    """Single weights, each table with its place: what each way to choose them costs, and what gains without zeros."""
     if "zeros" in only:
         rows = quality_rows(model, tokens)
         if model == "gemma":
@@ -78,8 +78,8 @@ def about(tokens: int) -> str:
         f"Tables by `python -m benchmarks.prune --into docs/pruning.md` on {machine['processor']}, {machine['cores']} "
         f"cores, torch {versions['torch']}. Everything is against the same model in fp32 with nothing removed, and "
         f"nothing is trained afterwards. **KLD**, **top-1** and **perplexity** (times the baseline's) are over "
-        f"{tokens - 1:,} tokens of held-out text in calls of 256; **decode** is a paired ratio of one-token steps taken "
-        "in turn, with its 95% interval."
+        f"{tokens - 1:,} tokens of held-out text in calls of 256; **decode** is a paired ratio of one-token steps "
+        "taken in turn, with its 95% interval."
     )
 
 
