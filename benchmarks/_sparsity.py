@@ -78,29 +78,6 @@ class Quality:
         return f"| {' | '.join(cells)} |"
 
 
-def sparsity_sections(bench: Bench, model: str, tokens: int, only: Sequence[str] = ()) -> dict[str, str]:
-    """The tables in Markdown by the name of their place in docs/pruning.md; checks the order of the methods."""
-    rows = quality_rows(model, tokens, only)
-    judge_quality(bench, rows)
-    kernels = kernel_section(kernel_trials(shapes_of(model)))
-    return {
-        "sparsity-quality": quality_section(model, tokens, rows),
-        "sparsity-kernels": f"{kernels}\n\n{decode_section(model)}",
-    }
-
-
-def filled(text: str, sections: dict[str, str]) -> str:
-    """A document with what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` made anew."""
-    for name, section in sections.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, _, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not closed:
-            raise ValueError(f"the markers {begin} and {end} are missing")
-        text = f"{before}{begin}\n{section}\n{end}{after}"
-    return text
-
-
 def quality_rows(model: str, tokens: int, only: Sequence[str] = ()) -> list[Quality]:
     """Score every method on the first tokens of the held-out text; calibration begins behind them. One model at a time
     lies beside the whole one.
