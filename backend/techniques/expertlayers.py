@@ -52,32 +52,34 @@ class Experts(nn.ModuleList):
         """
         self.picked, self.dropped = chosen, 0
         if len(hidden) == 1:
-            return self._one(hidden, chosen[0].tolist(), weights[0])
+            return self._one(hidden, chosen[0].tolist(), weights[0].tolist())
         return self._many(hidden, chosen, weights)
 
-    def _one(self, hidden: Tensor, chosen: list[int], weights: Tensor) -> Tensor:
-        total = self[chosen[0]](hidden) * weights[0]
-        for place, number in enumerate(chosen[1:], 1):
-            total += self[number](hidden) * weights[place]
-        return total.to(hidden.dtype)
+    def _one(self, hidden: Tensor, chosen: list[int], weights: list[float]) -> Tensor:
+        total = self[chosen[0]](hidden).mul_(weights[0])
+        for number, weight in zip(chosen[1:], weights[1:], strict=True):
+            total.add_(self[number](hidden), alpha=weight)
+        return total
 
     def _many(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Sorted by expert, so that each expert that is hit multiplies once, all of its tokens together."""
         top_k = chosen.shape[1]
         order = chosen.flatten().argsort(stable=True)  # (N * k,)
-        tokens, shares = order // top_k, weights.flatten()[order]
-        total = torch.zeros_like(hidden, dtype=torch.float32)
+        entering = hidden[order // top_k]  # (N * k, hidden), each expert's tokens together
         counts = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
         most = self.room(len(hidden), top_k)
+        self.dropped = sum(max(0, count - most) for count in counts)
+        left = torch.zeros_like(entering) if self.dropped else torch.empty_like(entering)
         start = 0
         for expert, count in zip(self, counts, strict=True):
             kept = slice(start, start + min(count, most))  # the first to come stay
             start += count
             if kept.stop > kept.start:
-                out = expert(hidden[tokens[kept]]) * shares[kept, None]
-                total.index_add_(0, tokens[kept], out.float())
-        self.dropped = sum(max(0, count - most) for count in counts)
-        return total.to(hidden.dtype)
+                left[kept] = expert(entering[kept])
+        back = torch.empty_like(left)
+        back[order] = left  # (N * k, hidden), as they came
+        shared = back.view(*chosen.shape, -1) * weights[..., None]  # (N, k, hidden)
+        return shared.sum(1).to(hidden.dtype)
 
     def room(self, tokens: int, top_k: int) -> int:
         """Tokens that one expert takes of a call: ceil(capacity * tokens * k / experts), or all of them."""
