@@ -49,6 +49,11 @@ class Routing:
             for rows in zip(self.prompt, self.written, strict=True)
         ]
 
+    @property
+    def share_dropped(self) -> float:
+        """Of the choices made for the prompt."""
+        return self.dropped / self.pairs if self.pairs else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """The verdict's entry: balance over the layers, what was dropped, and experts a token."""
         found = [balance(row) for row in self.counts]
@@ -61,7 +66,7 @@ class Routing:
             "variation_worst": max(one["variation"] for one in found),
             "entropy": fmean(one["entropy"] for one in found),
             "idle": sum(one["idle"] for one in found),
-            "share_dropped": self.dropped / self.pairs if self.pairs else 0.0,
+            "share_dropped": self.share_dropped,
             "counts": self.counts,
         }
 

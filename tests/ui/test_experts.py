@@ -57,5 +57,6 @@ def test_the_element_gets_the_choices_that_it_lacks() -> None:
     assert whole["experts"] == 3
     assert whole["picks"] == lane.routing.picks
     assert whole["read"] == PROMPT["counts"]
+    assert whole["dropped"] == 0.25
     assert lane_data(lane, 2)["picks"] == lane.routing.picks[1:]  # of 2 tokens the first has its choices
     assert lane_data(raced().lanes["base"])["experts"] == 0

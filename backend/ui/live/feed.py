@@ -82,6 +82,7 @@ def lane_data(lane: LaneView, tokens_from: int = 0, scores_from: int = 0) -> dic
         "experts": lane.routing.experts,
         "picks": lane.routing.picks[max(0, tokens_from - 1) :],  # a token's come with the token after it
         "read": lane.routing.prompt,
+        "dropped": lane.routing.share_dropped,
         "kfrom": scores_from,
         "kld": [float(f"{value:.4g}") for value in lane.decode.kld[scores_from:]],
         "speed": lane.tokens_per_s,

@@ -5,6 +5,7 @@ const CELL_PX = 14;
 function takeRoutes(lane, told, freshPicks) {
   lane.experts = told.experts || 0;
   if (!lane.experts) return;
+  lane.dropped = told.dropped;
   if (!lane.load && told.read.length) lane.load = told.read.map((row) => [...row]);
   for (const token of (told.picks || []).slice(freshPicks)) {
     lane.picks.push(token);
@@ -104,5 +105,6 @@ function mapWords(lane) {
   const mean = each.reduce((sum, one) => sum + one, 0) / each.length;
   const worst = each.indexOf(Math.max(...each));
   return `${lane.load.length} layers down, ${lane.experts} experts across. Coefficient of variation ${three(mean)}, ` +
-    `most in layer ${worst} (${three(each[worst])}); ${idle} experts never chosen.`;
+    `most in layer ${worst} (${three(each[worst])}); ${idle} experts never chosen; ` +
+    `${three(100 * lane.dropped)}% of the prompt's choices dropped.`;
 }
