@@ -117,6 +117,12 @@ def test_impossible_switches_are_off_and_say_why(open_bench: Open) -> None:
     assert "Static cache" in cache.options
 
 
+def test_neighbours_that_one_reason_keeps_off_share_its_line(open_bench: Open) -> None:
+    said = [one.value for one in open_bench().sidebar.caption if "mixture of experts" in one.value]
+    assert len(said) == 2  # one below the switches of experts, one below the menu of precisions
+    assert any(line.startswith("These 4 are not here. A mixture of experts") for line in said)
+
+
 def test_a_pair_that_clashes_is_refused_before_anything_loads(open_bench: Open, journal: Journal) -> None:
     app = open_bench()
     next(one for one in app.sidebar.toggle if one.label.startswith("Attention heads")).set_value(True).run()

@@ -133,7 +133,7 @@ class MergeExperts(ExpertSwitch):
 
     def clash(self, other: Switch) -> str | None:
         if isinstance(other, ExpertSwitch | QuantizeExperts):
-            return f"no other switch of experts: none are left once they are one dense part ({other.title.lower()})"
+            return "no other switch of experts: none are left once they are one dense part"
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 
 import streamlit as st
 
@@ -40,8 +41,7 @@ def draw_panel(facts: ModelFacts | None, effect: Predict, held: Predict) -> None
         if group in ONE_OF:
             _draw_menu(lane, group, kinds, facts, chosen, effect)
         else:
-            for cls in kinds:
-                _draw_toggle(lane, cls, facts, chosen, effect)
+            _draw_toggles(lane, kinds, facts, chosen, effect)
 
 
 def _lane_bar() -> str:
@@ -119,13 +119,34 @@ def _draw_menu(
             st.caption(f"Not here: {plain(cls.title)}. {plain(_capital(reasons[cls.kind] or ''))}.")
 
 
-def _draw_toggle(
-    lane: str, cls: type[Switch], facts: ModelFacts | None, chosen: list[Switch], predict: Predict
+def _draw_toggles(
+    lane: str, kinds: list[type[Switch]], facts: ModelFacts | None, chosen: list[Switch], predict: Predict
 ) -> None:
-    """A switch that stands beside others of its group."""
+    """Switches that stand beside others of their group; neighbours that one reason keeps off share its line."""
+    shown: list[str | None] = []
+    for cls in kinds:
+        reason = obstacle(cls, facts, [switch for switch in chosen if switch.kind != cls.kind])
+        off = reason if not is_on(sheet(), lane, cls) else None
+        if shown and shown[-1] and shown[-1] != off:
+            _draw_off(shown)
+        _draw_toggle(lane, cls, facts, reason, predict)
+        shown.append(off)
+    _draw_off(shown)
+
+
+def _draw_off(shown: list[str | None]) -> None:
+    """Below the last switch drawn, why it and its neighbours above are off; nothing where it is not."""
+    reason = shown[-1] if shown else None
+    if reason:
+        alike = sum(1 for _ in takewhile(lambda one: one == reason, reversed(shown)))
+        which = f"These {alike} are not" if alike > 1 else "Not"
+        st.caption(f"{which} here. {plain(_capital(reason))}.")
+
+
+def _draw_toggle(lane: str, cls: type[Switch], facts: ModelFacts | None, reason: str | None, predict: Predict) -> None:
+    """One switch with its fields; `reason` keeps it off, where it is not on already."""
     name = f"{lane}.{cls.kind}"
     on = is_on(sheet(), lane, cls)
-    reason = obstacle(cls, facts, [switch for switch in chosen if switch.kind != cls.kind])
     effect = "" if reason else _effect(None, cls, facts, predict)
     label = plain(cls.title) + (f" :gray[:small[{plain(effect)}]]" if effect else "")
     note = f"{plain(cls.summary)}\n\nSource: {plain(cls.source)}" if cls.source else plain(cls.summary)
@@ -134,8 +155,6 @@ def _draw_toggle(
         if (now := _effect(lane, cls, facts, predict)) and now != effect:
             st.caption(plain(f"As set: {now}"))
         _draw_fields(lane, cls, facts)
-    if off:
-        st.caption(f"Not here. {plain(_capital(reason or ''))}.")
 
 
 def _draw_fields(lane: str, cls: type[Switch], facts: ModelFacts | None) -> None:
