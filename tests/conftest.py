@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 BESIDE_OTHERS = ("engine", "storyteller", "techniques", "ui")  # folders of tests of which few time or weigh anything
+HOME = os.environ.get("HEADWAY_HOME")  # where fetched models are looked for, whatever home a test has given itself
 _no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
 
 
@@ -26,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
     for item in items:
         folders = item.path.relative_to(Path(__file__).parent).parts
-        if folders[0] not in BESIDE_OTHERS:
+        if folders[0] not in BESIDE_OTHERS or item.get_closest_marker("real"):
             item.add_marker("alone")
 
 
@@ -38,9 +39,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _all_cores_for_the_real_model(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests of the real model that have the machine to themselves may use all of it."""
+    """Tests of the real model have the machine to themselves, and may use all of it."""
     torch = sys.modules.get("torch")
-    if torch is None or not all(map(request.node.get_closest_marker, ("real", "alone"))):
+    if torch is None or request.node.get_closest_marker("real") is None:
         yield
         return
     before = torch.get_num_threads()
@@ -54,15 +55,7 @@ def gemma_folder() -> Path:
     """The folder of Gemma 3 270M; in CI it is fetched, elsewhere a person fetches it with `make gemma`."""
     from backend import gemma
 
-    if gemma.is_fetched():
-        return gemma.folder()
-    if not os.environ.get("CI"):
-        _skip("Gemma is not on this machine; `make gemma` fetches it")
-    try:
-        with one_at_a_time("gemma"):
-            return gemma.fetch(accepted=True)
-    except gemma.IndexUnreachable as error:
-        _skip(str(error))
+    return fetched(gemma, "gemma", "Gemma", lambda: gemma.fetch(accepted=True))
 
 
 @pytest.fixture(scope="session")
@@ -70,15 +63,23 @@ def minilm_folder() -> Path:
     """The folder of MiniLM; in CI it is fetched, elsewhere a person fetches it with `make minilm`."""
     from backend import minilm
 
-    if minilm.is_fetched():
-        return minilm.folder()
-    if not os.environ.get("CI"):
-        _skip("MiniLM is not on this machine; `make minilm` fetches it")
-    try:
-        with one_at_a_time("minilm"):
-            return minilm.fetch()
-    except minilm.IndexUnreachable as error:
-        _skip(str(error))
+    return fetched(minilm, "minilm", "MiniLM", minilm.fetch)
+
+
+def fetched(model: Any, name: str, title: str, fetch: Callable[[], Path]) -> Path:
+    """The folder of a model that is fetched, looked for where the session began and not in a test's own home."""
+    with pytest.MonkeyPatch.context() as patch, one_at_a_time(name):
+        patch.delenv("HEADWAY_HOME", raising=False)
+        if HOME is not None:
+            patch.setenv("HEADWAY_HOME", HOME)
+        if model.is_fetched():
+            return Path(model.folder())
+        if not os.environ.get("CI"):
+            _skip(f"{title} is not on this machine; `make {name}` fetches it")
+        try:
+            return fetch()
+        except model.IndexUnreachable as error:
+            _skip(str(error))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ SPEC = {
     "houses on its northern bank, where the ground was dry and the forest gave them wood and game.",
     "max_new_tokens": 64,
     "variants": [{"switches": {"int8_dynamic": {}}}, {"switches": {"int8_weight_only": {}}}],
-    "measure": {"budget_s": 0.0, "quality_tokens": 768, "questions": 6},
+    "measure": {"budget_s": 0.0, "quality_tokens": 512, "questions": 4},
     "budget": {"kld": 0.05, "top1": 0.85, "perplexity_ratio": 1.05},
 }
 

@@ -24,7 +24,9 @@ def dynamic_int8() -> str:
     """The address part of a race of fp32 against dynamic int8."""
     prompt = "The history of the lighthouse begins on a small island where a family of fishermen"
     variants = [{"switches": {"int8_dynamic": {}}}]
-    return pack(Race.read({"model": "gemma", "prompt": prompt, "variants": variants, "max_new_tokens": 64}))
+    measure = {"budget_s": 8.0, "quality_tokens": 512, "questions": 6}
+    asked = {"model": "gemma", "prompt": prompt, "variants": variants, "max_new_tokens": 64, "measure": measure}
+    return pack(Race.read(asked))
 
 
 @pytest.mark.real
