@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from backend.inspection import InspectionView
 from backend.journal import Journal
 from backend.recipe.race import Race
+from backend.replay import RaceView
 from backend.ui.share import pack
 from tests.e2e.journey import press_race, view_of, wait_for_end
 
@@ -26,7 +27,7 @@ def dynamic_int8() -> str:
     variants = [{"switches": {"int8_dynamic": {}}}]
     measure = {"budget_s": 8.0, "quality_tokens": 512, "questions": 6}
     asked = {"model": "gemma", "prompt": prompt, "variants": variants, "max_new_tokens": 64, "measure": measure}
-    return pack(Race.read(asked))
+    return pack(Race.read(asked | {"budget": {"kld": 0.05}}))
 
 
 @pytest.mark.real
@@ -46,12 +47,28 @@ def test_dynamic_int8_on_gemma_is_measured_judged_and_explained(
     page.get_by_text("Why: from the bytes that must move").click()
     expect(page.get_by_text(re.compile(r"read weights .* together")).first).to_be_visible()
     shoot(page, "gemma-explained", full_page=True)
-    lanes = view_of(app, race).verdict["lanes"]
-    assert lanes["A"]["speed"]["low"] > 1.3
-    assert lanes["A"]["alarm"]["raised"] is True
-    bars = lanes["A"]["explained"]["decode"]
+    view = view_of(app, race)
+    bars = view.verdict["lanes"]["A"]["explained"]["decode"]
     assert sum(bars["bars"].values()) == pytest.approx(bars["measured_s"])
+    judge(view)
     look_into(app, page, shoot)
+
+
+def judge(view: RaceView) -> None:
+    """What the verdict says of dynamic int8 on a model with outliers: fast, and ruined most of all in prefill."""
+    dynamic = view.verdict["lanes"]["A"]
+    assert dynamic["speed"]["low"] > 1.3
+    assert dynamic["alarm"]["raised"] is True
+    assert ("kld", "prefill") in {(fall["metric"], fall["shape"]) for fall in dynamic["alarm"]["fell"]}
+    assert 0.02 < dynamic["kld"]["mean"] < dynamic["kld_prefill"]["mean"]
+    assert dynamic["top5"] > dynamic["top5_prefill"]
+    assert dynamic["budget"]["verdict"] == "fail"
+    assert dynamic["cloze"]["asked"] == 6
+    for shape in ("decode", "prefill"):
+        spots = view.lanes["A"].worst[shape]
+        assert [spot["kld"] for spot in spots] == sorted((spot["kld"] for spot in spots), reverse=True)
+        assert all(spot["text"] and len(spot["base"]) == len(spot["variant"]) == 5 for spot in spots)
+        assert all(0 < sum(one["p"] for one in spot["base"]) <= 1.0001 for spot in spots)
 
 
 def look_into(app: Any, page: Page, shoot: Callable[..., Path]) -> None:
