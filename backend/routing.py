@@ -56,7 +56,8 @@ class Routing:
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict's entry: balance over the layers, what was dropped, and experts a token."""
-        found = [balance(row) for row in self.counts]
+        counts = self.counts
+        found = [balance(row) for row in counts]
         each = [len(chosen) for token in self.picks for chosen in token]
         return {
             "experts": self.experts,
@@ -67,7 +68,7 @@ class Routing:
             "entropy": fmean(one["entropy"] for one in found),
             "idle": sum(one["idle"] for one in found),
             "share_dropped": self.share_dropped,
-            "counts": self.counts,
+            "counts": counts,
         }
 
 

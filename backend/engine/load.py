@@ -101,7 +101,8 @@ def _read(ref: ModelRef, facts: ModelFacts, dtype: torch.dtype, trust: bool, pro
     """Model and tokenizer, each weight in memory of its own; what transformers cannot build as it was saved here."""
     if facts.held_as or facts.uneven:
         model, tokenizer = _from_saved(ref, trust, progress)
-        unstack(model)
+        if unstack(model):
+            own_weights(model)
         return (model if facts.held_as else torch.nn.Module.to(model, dtype)), tokenizer
     model, tokenizer = _read_floats(ref, dtype, trust, facts.task, progress)
     unstack(model)

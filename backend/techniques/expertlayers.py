@@ -90,15 +90,14 @@ class Experts(nn.ModuleList):
 
 
 def unstack(model: nn.Module) -> int:
-    """Replace every block of stacked experts that is known by `Experts`, layer by layer, in memory of their own.
+    """Replace every block of stacked experts that is known by `Experts`, whose weights are views of the block's.
 
     Returns:
         How many layers were replaced; blocks of another build (biased, transposed, not gated) stay as they are.
     """
-    found = [(name, module) for name, module in model.named_modules() if is_stacked(module)]
-    for name, block in found:
-        replace_module(model, name, _unstacked(block))
-        del block
+    found = [name for name, module in model.named_modules() if is_stacked(module)]
+    for name in found:
+        replace_module(model, name, _unstacked(model.get_submodule(name)))
     return len(found)
 
 
@@ -124,9 +123,9 @@ def _unstacked(block: Any) -> Experts:
 
 
 def linear_of(weight: Tensor) -> nn.Linear:
-    """A linear layer without bias over a copy of this weight (out, in)."""
+    """A linear layer without bias that holds this weight (out, in)."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
     return layer.eval()
 
 

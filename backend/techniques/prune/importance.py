@@ -11,6 +11,7 @@ from torch import Tensor
 from backend.recipe.base import RecipeError
 from backend.techniques.base import Subject
 from backend.techniques.prune.activity import CALIBRATION_TOKENS, Part, attention_spread, gate_slopes, measure, silenced
+from backend.techniques.walk import refuse_broken
 
 Rank = Callable[[Subject, Sequence[Part], int], list[Tensor]]  # the seed comes last; (units,) for each part
 
@@ -128,15 +129,3 @@ def no_text(kind: str, by: str) -> RecipeError:
     """Calibration is missing."""
     remedy = "Load the model with its tokenizer, or choose a ranking that needs no text."
     return RecipeError(f"switches.{kind}.by", f"{by}, calibration missing", "some text to measure on", remedy)
-
-
-def refuse_broken(subject: Subject, kind: str) -> None:
-    """A matrix with a NaN makes everything behind it NaN: nothing can be ranked.
-
-    Raises:
-        RecipeError: naming the first such matrix.
-    """
-    for name, layer in subject.linears().items():
-        if not torch.isfinite(layer.weight.sum()) and not torch.isfinite(layer.weight).all():  # a sum is faster
-            allowed = "finite weights: some of this layer are none"
-            raise RecipeError(f"switches.{kind}", name, allowed, "Load a sound copy of the model.")

@@ -15,8 +15,9 @@ from backend.recipe.switches.layers import DropLayers, blocks
 from backend.techniques.anatomy import pass_one_token, stack, text_config
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import CALIBRATION_TOKENS, run
-from backend.techniques.prune.importance import no_text, refuse_broken
+from backend.techniques.prune.importance import no_text
 from backend.techniques.registry import technique
+from backend.techniques.walk import refuse_broken
 
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")  # lists of a config with one entry a layer
 Spans = Callable[[Subject, nn.ModuleList, int], Tensor]  # distances (L - n + 1,) over n layers from each on

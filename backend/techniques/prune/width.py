@@ -13,10 +13,11 @@ from backend.recipe.switches.width import PruneWidth
 from backend.techniques.anatomy import attentions, keep_columns, keep_rows, refusal_to_reload, text_config
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import CALIBRATION_TOKENS, run
-from backend.techniques.prune.importance import no_text, refuse_broken
+from backend.techniques.prune.importance import no_text
 from backend.techniques.prune.select import stay, tie_words, tied
 from backend.techniques.prune.stream import Stream, effective, stream_of
 from backend.techniques.registry import technique
+from backend.techniques.walk import refuse_broken
 
 Rank = Callable[[Subject, Stream, int], Tensor]  # (hidden,), the lowest goes first
 

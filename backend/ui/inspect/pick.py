@@ -80,12 +80,7 @@ def start(race: Job) -> None:
     try:
         job = desk.journal().submit("inspect", spec, desk.owner())
     except JournalFull as error:
-        st.session_state["inspect_card"] = {
-            "field": "journal",
-            "value": str(error),
-            "allowed": "room on the disk that holds the journal",
-            "remedy": f"Free some space on the disk of {desk.journal().path.parent}.",
-        }
+        st.session_state["inspect_card"] = desk.full_card(error)
         return
     st.query_params[ADDRESS] = str(job)
 

@@ -71,12 +71,7 @@ def _start(inspection: Job, race: Race, asked: dict[str, Any]) -> None:
     except RecipeError as error:
         st.session_state["thin_card"] = error.card()
     except JournalFull as error:
-        st.session_state["thin_card"] = {
-            "field": "journal",
-            "value": str(error),
-            "allowed": "room on the disk that holds the journal",
-            "remedy": f"Free some space on the disk of {desk.journal().path.parent}.",
-        }
+        st.session_state["thin_card"] = desk.full_card(error)
 
 
 def _view_of(job: Job) -> ThinningView:
