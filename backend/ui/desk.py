@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
+from backend.eventview import EventView
 from backend.journal import Job, Journal, JournalFull
 from backend.recipe.race import Race
 from backend.ui.live.feed import Feed
 
+V = TypeVar("V", bound=EventView[Any])
 RACES = ("race", "encode")  # kinds of jobs that hold a race: of decoders, of encoders
 NOTICE_S = 24 * 3600.0  # how long a journal that was set aside is spoken of
 
@@ -35,6 +37,15 @@ def submit(race: Race, kind: str = "race") -> None:
     job = journal().submit(kind, race.model_dump(mode="json"), owner())
     st.session_state["job"] = job
     st.query_params.from_dict({"job": str(job)})
+
+
+def view_of(job: Job, shelf: str, kind: type[V]) -> V:
+    """A job's folded events, kept on a shelf of the session between drawings."""
+    kept = st.session_state.get(shelf)
+    if not isinstance(kept, tuple) or kept[0] != job.id:
+        kept = st.session_state[shelf] = (job.id, kind())
+    view: V = kept[1]
+    return view.apply_all(journal().events(job.id, view.last_id))
 
 
 def full_card(error: JournalFull) -> dict[str, str]:

@@ -29,11 +29,7 @@ EMPTY = (
 
 def view_of(job: Job, shelf: str) -> EncodingView:
     """The race's folded events, kept between drawings."""
-    kept = st.session_state.get(shelf)
-    if not isinstance(kept, tuple) or kept[0] != job.id:
-        kept = st.session_state[shelf] = (job.id, EncodingView())
-    view: EncodingView = kept[1]
-    return view.apply_all(desk.journal().events(job.id, view.last_id))
+    return desk.view_of(job, shelf, EncodingView)
 
 
 def draw_encoding(job: Job, key: str) -> None:

@@ -87,11 +87,7 @@ def start(race: Job) -> None:
 
 def view_of(job: Job) -> InspectionView:
     """The inspection's folded events, kept between drawings."""
-    kept = st.session_state.get("inspection")
-    if not isinstance(kept, tuple) or kept[0] != job.id:
-        kept = st.session_state["inspection"] = (job.id, InspectionView())
-    view: InspectionView = kept[1]
-    return view.apply_all(desk.journal().events(job.id, view.last_id))
+    return desk.view_of(job, "inspection", InspectionView)
 
 
 def draw_button(race: Job, key: str) -> None:

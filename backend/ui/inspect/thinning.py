@@ -76,11 +76,7 @@ def _start(inspection: Job, race: Race, asked: dict[str, Any]) -> None:
 
 def _view_of(job: Job) -> ThinningView:
     """The folded events, kept between drawings."""
-    kept = st.session_state.get("thinning")
-    if not isinstance(kept, tuple) or kept[0] != job.id:
-        kept = st.session_state["thinning"] = (job.id, ThinningView())
-    view: ThinningView = kept[1]
-    return view.apply_all(desk.journal().events(job.id, view.last_id))
+    return desk.view_of(job, "thinning", ThinningView)
 
 
 @st.fragment(run_every=REFRESH_S)
