@@ -15,7 +15,7 @@ help: ## this list
 run: $(RUN_READY) ## set up what is missing, start Headway and print its address (ARGS="--port N")
 	@exec $(BIN)/python -m backend up $(ARGS)
 
-# One thread each, so two run beside each other; what times, weighs or kills processes has the machine to itself.
+# One thread each, so two run beside each other; what times or weighs has the machine to itself.
 test: $(DEV_READY) browser ## every test, those in a browser included (with ARGS only what they name)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m pytest -m "not alone" -n 2 --dist worksteal

@@ -17,7 +17,6 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-BESIDE_OTHERS = ("engine", "storyteller", "techniques", "ui")  # folders of tests of which few time or weigh anything
 HOME = os.environ.get("HEADWAY_HOME")  # where fetched models are looked for, whatever home a test has given itself
 _no_gemma: list[str] = []  # why the real model was not there, for the last lines of the run
 
@@ -26,8 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, then those on the real model, then those in a browser: a mistake shows early."""
     items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
     for item in items:
-        folders = item.path.relative_to(Path(__file__).parent).parts
-        if folders[0] not in BESIDE_OTHERS or item.get_closest_marker("real"):
+        if "e2e" in item.path.parts or item.get_closest_marker("real"):
             item.add_marker("alone")
 
 

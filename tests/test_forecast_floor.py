@@ -23,6 +23,8 @@ from backend.journal import Journal
 from backend.machine import kept_process_bytes, this_machine
 from backend.recipe.race import Race
 
+pytestmark = pytest.mark.alone
+
 PROMPT = "Once there was a lantern in the harbor. The lantern is red. Anna was in the harbor. Anna took the lantern"
 SHAPES: dict[str, dict[str, Any]] = {
     "mha": {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4,
@@ -78,9 +80,10 @@ def hold(model: str, switches: dict[str, Any]) -> None:
     assert memory["weights_bytes"] == pytest.approx(predicted["weights_bytes"], rel=0.01)
     # In bf16 a CPU's kernels hold one copy of the largest matrix, or sometimes two: a forecast cannot know which. Nor
     # what packed ones keep beside a small model: 65 to 81 MB were seen of one shape, alike for all lanes of a worker.
-    far, least = 0.18 if "cast" in switches else 0.10, LIBRARIES_VARY if switches in (INT8, INT4, MIXED) else 0
+    packed = bool(switches) and "cast" not in switches
+    far, least = 0.18 if "cast" in switches else 0.10, LIBRARIES_VARY if packed else 0
     wanted = pytest.approx(predicted["run_bytes"], rel=far, abs=least)
-    if least and request["peak_bytes"] != wanted:
+    if packed and request["peak_bytes"] != wanted:
         _, _, request = run(model, switches)  # what packed ones keep differs from process to process
     assert request["peak_bytes"] == wanted
     first, *rest = request["emitted_s"]

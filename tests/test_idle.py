@@ -10,6 +10,8 @@ from backend.executors.local import LaneDied
 from backend.idle import QUIET_S, IdleMeasurement
 from backend.journal import Journal
 
+pytestmark = pytest.mark.alone
+
 
 class Lanes:
     """An executor whose lanes answer what they are told to, and which counts them."""

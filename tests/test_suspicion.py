@@ -70,6 +70,7 @@ def test_noise_seldom_looks_like_a_trend() -> None:
     assert sum(trend(rng.normal(0, 1, 20)) is not None for _ in range(500)) < 15
 
 
+@pytest.mark.alone
 def test_what_another_process_uses_is_read_by_its_name_and_ours_is_not() -> None:
     burn = "import time\nend = time.time() + 1.5\nwhile time.time() < end: pass"
     conditions = Conditions()

@@ -21,6 +21,8 @@ from backend.journal import Journal
 from backend.up import answers, is_free
 from tests.viewer import Viewer
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 90.0
 STOP_S = 8.0
