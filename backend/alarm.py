@@ -26,6 +26,7 @@ TOP1 = 0.9  # share of tokens
 TOP5 = 0.8  # one of five lost on average
 PERPLEXITY = 1.1  # times the baseline's
 POINTS = 0.02  # share of questions or last words lost
+STEADY = 0.05  # what lies further apart is not called equal, noise or not
 REPETITION = 0.3  # more of its 4-grams said before than the baseline's
 MOST_TIMES = 1e6  # for what is not a number
 
@@ -105,9 +106,12 @@ def _tasks(entry: Entry) -> Iterator[Fall]:
         found = entry.get(key)
         if found is None or found["within_noise"]:
             continue
-        lost = found["baseline_share"] - found["share"]
-        if lost > POINTS:
+        if (lost := _lost(found)) > POINTS:
             yield Fall(key, found["share"], POINTS, lost / POINTS, baseline=found["baseline_share"])
+
+
+def _lost(task: Entry) -> float:
+    return float(task["baseline_share"] - task["share"])
 
 
 def _repetition(entry: Entry, base: Entry) -> Iterator[Fall]:
@@ -122,7 +126,8 @@ def _disagreements(entry: Entry, fell: list[Fall]) -> Iterator[Entry]:
     inner = next((fall for fall in fell if fall.metric in ("kld", "kld_p99", "top1", "perplexity")), None)
     task = next((fall for fall in fell if fall.metric in TASKS), None)
     for key in TASKS:
-        if inner and (found := entry.get(key)) and found["within_noise"]:
+        # A loss that is within noise for want of questions is no sign that nothing happened.
+        if inner and (found := entry.get(key)) and found["within_noise"] and _lost(found) <= STEADY:
             yield {"steady": key, "fell": inner.metric, "shape": inner.shape}
     if task and "perplexity" in entry and ("perplexity", None) not in by_metric:
         yield {"steady": "perplexity", "fell": task.metric, "shape": None}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from backend.alarm import STEADY
 from backend.ui.figures import interval, money, ratio, share, three
 from backend.ui.why import why
 
 Lane = dict[str, Any]
+TOO_WIDE = 1.5  # an interval whose ends lie further apart than this says nothing of what is equal
 
 
 def sentences(name: str, lane: Lane, base: Lane) -> list[str]:
@@ -30,6 +32,11 @@ def headline(name: str, lane: Lane) -> str:
     return f"{name} {text}{' (speed and memory simulated)' if lane.get('simulated') else ''}."
 
 
+def too_noisy(speed: dict[str, Any]) -> bool:
+    """Whether a ratio's interval is so wide that even 'as fast as' would claim too much."""
+    return bool(speed.get("low")) and speed["high"] > TOO_WIDE * speed["low"]
+
+
 def _speed(speed: dict[str, Any] | None) -> str:
     if not speed:
         return ""
@@ -37,6 +44,8 @@ def _speed(speed: dict[str, Any] | None) -> str:
     if not speed.get("pairs", 1):
         span = "(in the race alone, no interval)"
     if speed.get("within_noise"):
+        if too_noisy(speed):
+            return f"cannot be told from the baseline in speed, so noisy was it: {ratio(speed['ratio'])} {span}"
         return f"is as fast as the baseline, {ratio(speed['ratio'])} {span[:-1]}, within noise)"
     if speed["ratio"] < 1:
         return f"is {ratio(speed['ratio'])}: slower {span}"
@@ -60,6 +69,8 @@ def _answers(lane: Lane) -> str:
     ours, theirs = answers["share"], answers["baseline_share"]
     span = f"{share(theirs)} to {share(ours)}"
     if answers.get("within_noise"):
+        if abs(ours - theirs) > STEADY:
+            return f"may answer {'better' if ours > theirs else 'worse'} ({span}, too few questions to tell)"
         return f"answers as well ({span}, within noise)"
     return f"answers {'better' if ours > theirs else 'worse'} ({span})"
 

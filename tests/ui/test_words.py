@@ -40,6 +40,19 @@ def test_noise_is_called_noise() -> None:
     assert told == "A is as fast as the baseline, 1.00x (0.990 to 1.02, within noise)."
 
 
+def test_an_interval_too_wide_claims_nothing() -> None:
+    speed = {"ratio": 3.08, "low": 0.04, "high": 267.0, "pairs": 4, "within_noise": True}
+    told = words.headline("A", {"speed": speed})
+    assert told == "A cannot be told from the baseline in speed, so noisy was it: 3.08x (0.0400 to 267)."
+
+
+def test_few_questions_are_no_proof_of_equal_answers() -> None:
+    answers = {"share": 0.79, "baseline_share": 1.0, "within_noise": True}
+    assert words.headline("A", {"answers": answers}) == "A may answer worse (100% to 79%, too few questions to tell)."
+    close = answers | {"share": 0.96}
+    assert words.headline("A", {"answers": close}) == "A answers as well (100% to 96%, within noise)."
+
+
 def test_a_simulated_number_wears_its_word_everywhere() -> None:
     lane = WON | {"simulated": True, "effects": [{"summary": "zeros", "took_effect": True, "simulated": True}]}
     assert "(speed and memory simulated)" in words.headline("A", lane)
