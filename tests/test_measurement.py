@@ -11,6 +11,9 @@ from tests.test_race import Bench
 QUICK = {"budget_s": 3.0, "tokens": 8, "quality_tokens": 0, "questions": 0}
 
 
+pytestmark = pytest.mark.alone  # each has a budget of time
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("measurement-home"))
