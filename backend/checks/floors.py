@@ -22,6 +22,7 @@ FLOORS = {
     "backend.cli_models": 9,
     "backend.cli_forecast": 9,
     "backend.cli_save": 9,
+    "backend.cli_serve": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -36,6 +37,9 @@ FLOORS = {
     "backend.encoding": 6,
     "backend.idle": 6,
     "backend.raceway": 6,
+    "backend.server": 6,
+    "backend.hostprocess": 5,
+    "backend.modelhost": 4,  # what a server stands before: a model with its engine
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
@@ -68,7 +72,7 @@ FREE_OF_TORCH = (
 STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
     *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle", "backend.thinning"),
-    "backend.encoding",
+    *("backend.encoding", "backend.server", "backend.hostprocess", "backend.cli_serve"),
 )
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")
 BEHIND_THE_JOURNAL = ("backend.worker", "backend.executors", "backend.lane", "backend.engine", "backend.techniques")
