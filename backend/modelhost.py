@@ -43,7 +43,7 @@ class ModelHost:
         self._process = psutil.Process()
 
     def run(self) -> None:
-        """Load, say so, and serve until the other side hangs up.
+        """Load, say so, and serve until the other side says None or hangs up.
 
         Raises:
             RecipeError: for a model or a recipe that cannot be served.
@@ -73,8 +73,10 @@ class ModelHost:
         """Read what the server sends, and turn prompts into tokens."""
         while True:
             try:
-                question: Question = self._pipe.recv()
+                question: Question | None = self._pipe.recv()
             except (EOFError, OSError):
+                question = None
+            if question is None:
                 self._inbox.put(None)
                 return
             if isinstance(question, Cancel):

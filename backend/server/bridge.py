@@ -13,7 +13,7 @@ from typing import Literal
 
 from backend import hostprocess
 from backend.server.exchange import Exchange
-from backend.serving.talk import Ask, Ended, Failed, Loading, News, Order, Question, Ready, Refused, Stats
+from backend.serving.talk import Ask, Cancel, Ended, Failed, Loading, News, Order, Question, Ready, Refused, Stats
 
 State = Literal["loading", "ready", "failed"]
 PATIENCE_S = 5.0
@@ -83,12 +83,13 @@ class Bridge:
         self._in_loop(self._lost)
 
     def _say(self, pipe: Connection) -> None:
-        while question := self._outbox.get():
+        question: Question | None = Cancel(0)
+        while question is not None:
+            question = self._outbox.get()
             try:
                 pipe.send(question)
             except OSError:
                 return  # the hearing thread tells of it
-        pipe.close()
 
     def _in_loop(self, call: Callable[..., None], *arguments: object) -> None:
         try:
