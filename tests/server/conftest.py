@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from tests.server.served import Served
+from benchmarks._served import Served
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.server.served import Served
+from benchmarks._served import Served
 
 
 def test_a_server_with_a_key_from_its_start_to_its_end(serve: Callable[..., Served], tiny_folder: Path) -> None:

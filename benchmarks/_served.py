@@ -6,8 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 
 from openai import OpenAI
+
+PATIENCE_S = 30.0
 
 
 class Served:
@@ -25,6 +29,21 @@ class Served:
     def client(self, key: str = "none") -> OpenAI:
         """OpenAI's client, which tries once."""
         return OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=60)
+
+    def metrics(self) -> dict[str, float]:
+        """What it tells Prometheus, by name and labels."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+        return {name: float(value) for name, value in pairs}
+
+    def settled(self) -> dict[str, float]:
+        """The metrics once no text is open, or as they are after half a minute."""
+        until = time.monotonic() + PATIENCE_S
+        while (told := self.metrics())["headway_open_requests"] and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(0.2)  # the model tells of its last step once it waits
+        return self.metrics() if time.monotonic() < until else told
 
     def stop(self) -> int:
         """Ask it to stop; its exit code."""
