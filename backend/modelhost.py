@@ -22,7 +22,21 @@ from backend.lane import Lane
 from backend.recipe.base import RecipeError
 from backend.recipe.serving import Limits
 from backend.serving.request import Request
-from backend.serving.talk import Ask, Began, Cancel, Ended, Loading, News, Order, Question, Ready, Refused, Said, Stats
+from backend.serving.talk import (
+    Ask,
+    Began,
+    Cancel,
+    Chat,
+    Ended,
+    Loading,
+    News,
+    Order,
+    Question,
+    Ready,
+    Refused,
+    Said,
+    Stats,
+)
 from backend.techniques.base import Subject
 
 STATS_S = 0.5
@@ -89,6 +103,12 @@ class ModelHost:
             request = self._reader.read(ask)
         except Unreadable as error:
             self._tell([Refused(ask.id, str(error), error.param, error.code)])
+            return
+        except (
+            Exception
+        ) as error:  # a model's own template or tokenizer may raise anything; the next ask is still heard
+            message = f"This model's tokenizer or chat template cannot read it: {type(error).__name__}: {error}"
+            self._tell([Refused(ask.id, message, "messages" if isinstance(ask.prompt, Chat) else "prompt")])
             return
         writer = Writer(self._subject, list(request.prompt), ask, self._names)
         self._tell([Began(ask.id, len(request.prompt), request.max_new_tokens)])

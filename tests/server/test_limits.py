@@ -41,6 +41,8 @@ def ask(served: Served, path: str, body: bytes | None, headers: dict[str, str] |
         (b"{not json", JSON, 400, "invalid_json"),
         (b"\xff\xfe", JSON, 400, "invalid_json"),
         (b"[]", JSON, 400, "invalid_type"),
+        (b"[" * 1_900, JSON, 400, "invalid_json"),
+        (rb'{"model": "tiny", "prompt": "\ud800"}', JSON, 400, "invalid_json"),
         (b"{}", JSON, 400, "missing_required_parameter"),
         (b'{"model": "tiny", "prompt": "a", "max_tokens": "7"}', JSON, 400, "invalid_type"),
         (b'{"model": "tiny", "prompt": "a", "temperature": NaN}', JSON, 400, None),
@@ -86,3 +88,13 @@ def test_more_texts_than_it_takes(small: Served) -> None:
     assert told.value.response.headers["retry-after"] == "1"
     small.settled()
     assert client.completions.create(**many, max_tokens=1).usage is not None
+
+
+def test_a_template_that_fails_refuses_its_own_request_only(
+    serve: Callable[..., Served], tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jinja").write_text("{{ messages[0].content + 1 }}", encoding="utf-8")
+    one = serve(str(tiny_folder), "--name", "tiny", "--chat-template", str(tmp_path / "bad.jinja"))
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}).encode()
+    assert ask(one, "/chat/completions", body)[0] == 400
+    assert ask(one, "/completions", b'{"model": "tiny", "prompt": "Once", "max_tokens": 2}')[0] == 200
