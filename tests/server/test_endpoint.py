@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
+
+from benchmarks._served import Served
 
 ASK: dict[str, Any] = {"model": "tiny", "prompt": "Once there was", "max_tokens": 24}
 
@@ -56,3 +61,16 @@ def test_mistakes_are_told_in_the_form_of_the_api(
     with pytest.raises(openai.APIStatusError) as told:
         client.completions.create(**ASK | change)
     assert (told.value.status_code, told.value.code) == (status, code)
+
+
+def test_a_recipe_that_no_batch_can_run_is_served_in_turn_and_says_so(
+    serve: Callable[..., Served], tiny_folder: Path, client: OpenAI
+) -> None:
+    lane = {"switches": {"prompt_lookup": {}}}
+    race = json.dumps({"model": str(tiny_folder), "prompt": "Once", "variants": [lane]})
+    other = serve(race, "--name", "tiny").client()
+    told = other.models.list().data[0].model_dump()
+    assert "one after the other" in told["engine"]
+    assert "no draft" in told["engine"]
+    asked = ASK | {"temperature": 0, "max_tokens": 60}
+    assert other.completions.create(**asked).choices[0].text == client.completions.create(**asked).choices[0].text
