@@ -36,6 +36,7 @@ FLOORS = {
     "backend.encoding": 6,
     "backend.idle": 6,
     "backend.raceway": 6,
+    "backend.serveway": 6,
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
@@ -53,6 +54,7 @@ PAGE_SIDE = (
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
     *("backend.thinned", "backend.widths"),
+    *("backend.serving.view", "backend.serving.figures"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),

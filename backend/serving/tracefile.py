@@ -60,7 +60,9 @@ def _lines(path: Path, text: str) -> list[Arrival]:
         except json.JSONDecodeError as error:
             raise _bad(f"{path.name}, line {number}", "one JSON object a line", f"Correct it: {error}.") from None
         mooncake = isinstance(row, dict) and MOONCAKE[0] in row
-        found.append(_arrival(path, number, row, 0.001 if mooncake else 1.0, MOONCAKE if mooncake else COLUMNS.split(", ")))
+        found.append(
+            _arrival(path, number, row, 0.001 if mooncake else 1.0, MOONCAKE if mooncake else COLUMNS.split(", "))
+        )
     return found
 
 

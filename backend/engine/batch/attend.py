@@ -92,7 +92,9 @@ def attend(
     more = sorted(name for name in ("softcap", "s_aux") if unknown.get(name) is not None)
     if row is None or more:
         shown = ", ".join(more) or "attention outside of a batch"
-        raise RecipeError("model", shown, "attention by plain scores, causal, with or without a window", "Choose another.")
+        raise RecipeError(
+            "model", shown, "attention by plain scores, causal, with or without a window", "Choose another."
+        )
     keys, values = row.cache.layer(module.layer_idx, key, value)
     keys[row.slots, :, row.positions] = key[0].transpose(0, 1)  # (N, H, D)
     values[row.slots, :, row.positions] = value[0].transpose(0, 1)
