@@ -2,7 +2,7 @@
 
 First come, first served: whoever was submitted earlier enters earlier, is fed earlier, and is preempted later. So the
 oldest request always goes on, and nobody starves. Continuous batching as in Orca (Yu et al. 2022), chunked prefill
-beside decoding as in Sarathi-Serve (Agrawal et al. 2024), memory by blocks and preemption as in vLLM (Kwon et al. 2023).
+beside decoding as in Sarathi-Serve (Agrawal et al. 2024), blocks and preemption as in vLLM (Kwon et al. 2023).
 """
 
 from __future__ import annotations
