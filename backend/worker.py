@@ -88,9 +88,7 @@ class Worker:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
         if job := self.journal.claim(self.name, *IN_TURN):
-            jobs = {"race": self._race, "inspect": self._inspect, "encode": self._encode}
-            jobs |= {"save": self._save, "thin": self._thin, "serve": self._serve}
-            end_well(self.journal, job, partial(jobs[job.kind], job), self.stopping)
+            end_well(self.journal, job, partial(getattr(self, f"_{job.kind}"), job), self.stopping)
             self.idle.busy()
         else:
             self.idle.rest()
@@ -217,12 +215,9 @@ def _outcome(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -
     except JournalFull as error:
         log.error("job %d: the journal's disk is full: %s", job.id, error)
         journal.use_reserve()
-        card = {
-            "field": "journal",
-            "value": f"the disk of {journal.path.parent} is full",
-            "allowed": "some megabytes free",
-            "remedy": "Free some space and race again. What was written before stays.",
-        }
+        card = {"field": "journal", "value": f"the disk of {journal.path.parent} is full"}
+        card["allowed"] = "some megabytes free"
+        card["remedy"] = "Free some space and race again. What was written before stays."
         return "failed", {"card": card}
     except Exception as error:  # the process boundary: a job that breaks must not end the worker
         log.exception("job %d failed", job.id)

@@ -1,4 +1,4 @@
-"""The scheduler against a plain reference, and what must hold whatever comes: no token lost, none twice, FIFO, blocks."""
+"""The scheduler against a plain reference, and what must hold whatever comes: tokens, order, blocks."""
 
 from __future__ import annotations
 
