@@ -40,6 +40,7 @@ FLOORS = {
     "backend.server": 6,
     "backend.hostprocess": 5,
     "backend.modelhost": 4,  # what a server stands before: a model with its engine
+    "backend.serveway": 6,
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
@@ -57,6 +58,7 @@ PAGE_SIDE = (
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
     *("backend.thinned", "backend.widths"),
+    *("backend.serving.view", "backend.serving.figures"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),

@@ -49,6 +49,7 @@ class Feed:
     start: int
     count: int
     emits: bool
+    ghost: bool = False  # of a request that has ended: computed, as a static batch does, and thrown away
 
 
 @dataclass

@@ -34,6 +34,7 @@ class Scheduler:
         self.preemptions = 0
         self._free = list(range(limits.slots - 1, -1, -1))  # slots, the lowest last
         self._orders = 0
+        self._ghosts: list[Feed] = []  # rows of a static batch that have ended before the batch has
 
     # What comes from outside
 
@@ -69,11 +70,15 @@ class Scheduler:
     def plan(self) -> Plan:
         """What the next step does; it feeds nothing only when nobody waits or runs."""
         plan = Plan()
+        if not self.running:
+            self._ghosts = []
         width = self.pace.tokens(most=max(self.limits.slots, self.limits.chunk_tokens) + self.limits.slots)
         self._make_room(plan)
         if not plan.leaves:  # who has just left is not let in again before the older ones have gone on
             self._admit(plan, width)
         self._feed(plan, width)
+        if plan.feeds:
+            plan.feeds += self._ghosts
         return plan
 
     def _make_room(self, plan: Plan) -> None:
@@ -101,7 +106,7 @@ class Scheduler:
 
     def _admit(self, plan: Plan, width: int) -> None:
         """The first of the line, while there are slots and blocks: nobody overtakes one that does not fit yet."""
-        if self.limits.batching == "static" and self.running:
+        if self.limits.batching != "continuous" and self.running:
             return
         while self.waiting and self._free and (not self.running or len(self.running) < width):
             one = self.waiting[0]
@@ -139,6 +144,8 @@ class Scheduler:
         running = {one.request.id: one for one in self.running}
         ended: dict[int, Ended] = {}
         for feed in plan.feeds:
+            if feed.ghost:
+                continue
             one = running[feed.id]
             one.cached += feed.count
             if not feed.emits:
@@ -148,6 +155,8 @@ class Scheduler:
                 ended[feed.id] = "stop" if feed.id in stopped else "length"
                 self.running.remove(one)
                 self._release(one)
+                if self.limits.batching == "static":
+                    self._ghosts.append(Feed(feed.id, feed.slot, one.cached - 1, 1, emits=False, ghost=True))
         return ended
 
     def _release(self, one: Sequence) -> None:

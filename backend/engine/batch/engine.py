@@ -118,7 +118,7 @@ class BatchEngine:
         return {
             "queue": len(line.waiting),
             "running": len(line.running),
-            "batch": len(self.plan.feeds),
+            "batch": sum(not feed.ghost for feed in self.plan.feeds),
             "blocks_used": line.blocks.used,
             "blocks_total": line.blocks.total,
             "preemptions": line.preemptions,
@@ -153,7 +153,7 @@ class BatchEngine:
 
     def _run(self, plan: Plan) -> list[Progress]:
         feeds = sorted(plan.feeds, key=lambda feed: (feed.count > 1, feed.slot))
-        ids = [self._live[feed.id].ids[feed.start : feed.start + feed.count] for feed in feeds]
+        ids = [self._fed(feed) for feed in feeds]
         fed = torch.tensor([[token for part in ids for token in part]], device=self._subject.device)  # (1, N)
         logits = self._call(fed, feeds)  # (E, V), of those that emit
         emitting = [feed for feed in feeds if feed.emits]
@@ -166,6 +166,9 @@ class BatchEngine:
             self._drop(id)
         rows = zip(tokens.items(), logits, strict=True)
         return [Progress(id, token, ended.get(id), row) for (id, token), row in rows]
+
+    def _fed(self, feed: Feed) -> list[int]:
+        return [0] if feed.ghost else self._live[feed.id].ids[feed.start : feed.start + feed.count]
 
     def _call(self, fed: Tensor, feeds: list[Feed]) -> Tensor:
         device, spans, at = self._subject.device, [], 0
