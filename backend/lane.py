@@ -22,6 +22,7 @@ from backend.engine.memory import MemoryMeter, device_memory, module_parameters,
 from backend.engine.receipt import receipt
 from backend.engine.ring import Ring
 from backend.engine.routes import Routes
+from backend.engine.server import Server
 from backend.engine.stopwatch import Stopwatch
 from backend.engine.text import Pieces, encode
 from backend.engine.thinner import Thinner
@@ -74,6 +75,7 @@ class Lane:
             self.subject.longest = max(self.subject.longest, self.stopwatch.longest)
         inspector = Inspector(self.subject, self.race, self.prompt, held_out)
         self._doers = [self.marker, self.stopwatch, self._timeline, inspector, Thinner(self.subject, held_out)]
+        self._doers.append(Server(self.subject, self.name, held_out))
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),

@@ -32,11 +32,13 @@ from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
-from backend.recipe.facts import Task
+from backend.recipe.facts import ModelFacts, Task
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
+from backend.recipe.serving import Serving
 from backend.recipe.thinning import Thinning
 from backend.savejob import SaveOrder, save
+from backend.serveway import Serveway
 from backend.thinning import Thinway
 from backend.watch import Cancelled, Progress
 
@@ -86,9 +88,7 @@ class Worker:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
         if job := self.journal.claim(self.name, *IN_TURN):
-            jobs = {"race": self._race, "inspect": self._inspect, "encode": self._encode}
-            jobs |= {"save": self._save, "thin": self._thin}
-            end_well(self.journal, job, partial(jobs[job.kind], job), self.stopping)
+            end_well(self.journal, job, partial(getattr(self, f"_{job.kind}"), job), self.stopping)
             self.idle.busy()
         else:
             self.idle.rest()
@@ -115,6 +115,11 @@ class Worker:
         asked = Thinning.read(job.spec)
         _check(asked.race)
         return _to_end(Thinway(self.journal, job.id, asked, self.executor, self.beat))
+
+    def _serve(self, job: Job) -> dict[str, float]:
+        asked = Serving.read(job.spec)
+        asked.check(_check(asked.race))
+        return _to_end(Serveway(self.journal, job.id, asked, self.executor, self.beat))
 
     def _save(self, job: Job) -> dict[str, float]:
         began = time.monotonic()
@@ -152,7 +157,7 @@ class Worker:
         return {"wall_s": time.monotonic() - began}
 
 
-def _to_end(way: Encodeway | Inspectway | Thinway) -> dict[str, float]:
+def _to_end(way: Encodeway | Inspectway | Serveway | Thinway) -> dict[str, float]:
     with way.running():
         way.run()
         return {"wall_s": way.wall_s}
@@ -171,7 +176,7 @@ def teller(journal: Journal, job: int, name: str) -> Progress:
     return tell
 
 
-def _check(race: Race, task: Task = "decoder") -> None:
+def _check(race: Race, task: Task = "decoder") -> ModelFacts:
     """Refuse what this model on this machine cannot do, before anything is loaded."""
     facts = model_facts(resolve(race.model, race.revision), race.trust_remote_code)
     if facts.task != task:
@@ -179,6 +184,7 @@ def _check(race: Race, task: Task = "decoder") -> None:
         raise RecipeError("model", f"{race.model}, of the task {facts.task}", f"a model of the task {task}", remedy)
     race.check(facts)
     check_memory(race, facts)
+    return facts
 
 
 def end_well(journal: Journal, job: Job, work: Callable[[], dict[str, float]], stopping: threading.Event) -> None:
@@ -209,12 +215,9 @@ def _outcome(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -
     except JournalFull as error:
         log.error("job %d: the journal's disk is full: %s", job.id, error)
         journal.use_reserve()
-        card = {
-            "field": "journal",
-            "value": f"the disk of {journal.path.parent} is full",
-            "allowed": "some megabytes free",
-            "remedy": "Free some space and race again. What was written before stays.",
-        }
+        card = {"field": "journal", "value": f"the disk of {journal.path.parent} is full"}
+        card["allowed"] = "some megabytes free"
+        card["remedy"] = "Free some space and race again. What was written before stays."
         return "failed", {"card": card}
     except Exception as error:  # the process boundary: a job that breaks must not end the worker
         log.exception("job %d failed", job.id)

@@ -22,6 +22,7 @@ FLOORS = {
     "backend.cli_models": 9,
     "backend.cli_forecast": 9,
     "backend.cli_save": 9,
+    "backend.cli_serve": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -36,6 +37,10 @@ FLOORS = {
     "backend.encoding": 6,
     "backend.idle": 6,
     "backend.raceway": 6,
+    "backend.server": 6,
+    "backend.hostprocess": 5,
+    "backend.modelhost": 4,  # what a server stands before: a model with its engine
+    "backend.serveway": 6,
     "backend.executors": 5,
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
@@ -53,6 +58,7 @@ PAGE_SIDE = (
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
     *("backend.thinned", "backend.widths"),
+    *("backend.serving.view", "backend.serving.figures"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
@@ -68,7 +74,7 @@ FREE_OF_TORCH = (
 STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
     *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle", "backend.thinning"),
-    "backend.encoding",
+    *("backend.encoding", "backend.server", "backend.hostprocess", "backend.cli_serve"),
 )
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")
 BEHIND_THE_JOURNAL = ("backend.worker", "backend.executors", "backend.lane", "backend.engine", "backend.techniques")

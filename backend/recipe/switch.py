@@ -32,6 +32,11 @@ _DECODERS_ONLY = {  # why an encoder cannot have any switch of these groups
     Group.DRAFT: "a decoder: an encoder writes no tokens, so there is nothing to guess",
 }
 
+_ONE_REQUEST = {  # why a batch of many requests cannot have any switch of these groups
+    Group.CACHE: "many requests are served from slots that hold keys and values as they are",
+    Group.DRAFT: "each request would have its own number of guesses to verify in one step",
+}
+
 _SWITCHES: dict[str, type[Switch]] = {}
 
 
@@ -120,6 +125,10 @@ class Switch(Config):
         if facts.held_as and self.changes_weights:
             return "nothing: this model was saved with its weights converted; start from the original"
         return self.foreign(facts) or self.refuse(facts)
+
+    def alone(self) -> str | None:
+        """The reason why it serves one request at a time and no batch of them, or None."""
+        return _ONE_REQUEST.get(self.group)
 
     def clash(self, other: Switch) -> str | None:
         """The reason why it cannot stand beside another switch of the same recipe, or None."""

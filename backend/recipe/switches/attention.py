@@ -31,6 +31,9 @@ class AttentionKernel(Switch):
             return "eager or sdpa: FlashAttention needs a CUDA GPU and its package"
         return None
 
+    def alone(self) -> str | None:
+        return None if self.name == "sdpa" else "a batch attends by torch's scaled_dot_product_attention"
+
 
 class KVHeads(Switch):
     """Fewer key-value heads, by mean pooling within groups: GQA, and MQA at one."""

@@ -65,3 +65,6 @@ class Compile(Switch):
     @property
     def label(self) -> str:
         return "compiled"
+
+    def alone(self) -> str | None:
+        return "what is compiled is the step of one token of one request"

@@ -1,0 +1,94 @@
+"""The Serve page: the form, the button, and the serving as it stands."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.journal import Job
+from backend.recipe.base import RecipeError
+from backend.recipe.serving import Serving
+from backend.serving.view import ServingView
+from backend.ui import desk
+from backend.ui.cards import error_card
+from backend.ui.inspect.running import progress_words, waiting_words
+from backend.ui.models import facts_line, facts_of
+from backend.ui.serve import address, form
+from backend.ui.serve.live import draw_served
+from backend.ui.text import plain
+
+REFRESH_S = 1.0
+NOTHING = (
+    "Nothing was served yet. Serve gives the same requests to every lane, each on a clock of its own, and shows who "
+    "has which slot, who waits, how much KV memory is taken, and how long each request took. The preset takes about "
+    "two minutes for the storyteller."
+)
+
+
+def draw_page() -> None:
+    """Form, button and result."""
+    job = address.followed()
+    if "serve-seed" not in st.session_state:
+        form.show(*address.begin_with(job))
+    serving, card = form.draw_form()
+    if serving is not None:
+        card = _draw_model(serving)
+    busy = job is not None and not job.ended
+    serve, share, _ = st.columns([1.4, 1.4, 5])
+    blocked = serving is None or card is not None
+    serve.button(
+        "Serve", type="primary", key="serve", on_click=address.start, args=(serving,), disabled=blocked or busy,
+        width="stretch",
+    )  # fmt: skip
+    share.button(
+        "Share this setting", key="serve-share", on_click=address.share, args=(serving,), disabled=serving is None,
+        width="stretch",
+    )  # fmt: skip
+    if st.session_state.pop("serve-shared", False):
+        st.success("The address of this page now holds the setting. Copy it from there.")
+    for one in (card, st.session_state.pop("serve-card", None)):
+        if one:
+            error_card(one, "This cannot be served as it stands")
+    if job is None:
+        st.info(plain(NOTHING))
+    elif not job.ended:
+        _follow(job.id)
+    else:
+        draw_served(job, view_of(job))
+
+
+def _draw_model(serving: Serving) -> dict[str, str] | None:
+    """The model in one line; the card of what cannot be served with it."""
+    facts, card = facts_of(serving.model, serving.revision, serving.trust_remote_code)
+    if facts is None:
+        return card
+    st.caption(plain(f"{serving.load.label}. {facts_line(facts)}"))
+    try:
+        serving.check(facts)
+        serving.race.check(facts)
+    except RecipeError as error:
+        return error.card()
+    return None
+
+
+def view_of(job: Job) -> ServingView:
+    """The serving's folded events, kept between drawings."""
+    return desk.view_of(job, "serving-view", ServingView)
+
+
+@st.fragment(run_every=REFRESH_S)
+def _follow(number: int) -> None:
+    """Progress, the way to end it, and the plots so far, once a second."""
+    job = desk.journal().job(number)
+    if job is None or job.ended:
+        st.rerun(scope="app")
+    view = view_of(job)
+    bar, cancel = st.columns([5, 1], vertical_alignment="center")
+    phase, share, words = view.phase, 0.0, ""
+    if job.state == "queued" or not phase:
+        words = waiting_words(job)
+    else:
+        share = min(1.0, phase["done"] / phase["total"]) if phase.get("total") else 0.0
+        words = progress_words(phase, job)
+    bar.progress(share, plain(words))
+    cancel.button("Cancel", key="cancel-serving", on_click=desk.journal().cancel, args=(number,), disabled=job.cancel)
+    draw_served(job, view)

@@ -1,0 +1,125 @@
+"""The batched engine: every request gets the tokens that it gets alone, whoever comes, leaves or is thrown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from backend.catalog import model_facts, resolve
+from backend.engine.batch.engine import BatchEngine
+from backend.engine.decode import Decoder
+from backend.recipe.base import RecipeError
+from backend.recipe.race import Sampling
+from backend.recipe.serving import Limits
+from backend.serving.request import Request
+from backend.techniques.base import Subject
+
+LENGTHS = [(5, 9), (1, 12), (20, 3), (33, 7), (2, 1), (17, 20)]
+LIMITS = {
+    "continuous": {"slots": 3, "chunk_tokens": 8},
+    "static": {"slots": 3, "batching": "static"},
+    "little memory, recompute": {"slots": 4, "block_tokens": 4, "blocks": 14, "chunk_tokens": 8},
+    "little memory, swap": {"slots": 4, "block_tokens": 4, "blocks": 14, "chunk_tokens": 8, "preemption": "swap"},
+    "a target of latency": {"slots": 3, "tpot_target_s": 0.001},
+}
+
+
+def alone(subject: Subject, request: Request) -> list[int]:
+    decoder = Decoder(subject, request.sampling or Sampling(), request.seed)
+    tokens = [decoder.start(list(request.prompt), room=request.max_new_tokens).token]
+    while len(tokens) < request.max_new_tokens:
+        tokens += [one.token for one in decoder.step()]
+    return tokens
+
+
+def together(engine: BatchEngine, requests: list[Request]) -> dict[int, list[int]]:
+    """Half of them come at once, and one more with every step."""
+    answers: dict[int, list[int]] = {one.id: [] for one in requests}
+    coming = list(requests)
+    for one in coming[: len(coming) // 2]:
+        engine.submit(one)
+    coming = coming[len(coming) // 2 :]
+    while coming or not engine.idle:
+        if coming:
+            engine.submit(coming.pop(0))
+        for one in engine.step():
+            answers[one.id] += [] if one.token is None else [one.token]
+    return answers
+
+
+def asked(prompt: Callable[..., list[int]], **fields: Any) -> list[Request]:
+    return [Request(at, tuple(prompt(size, at)), answer, **fields) for at, (size, answer) in enumerate(LENGTHS)]
+
+
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize("shape", ["llama", "gemma"])
+def test_greedy_answers_are_those_written_alone(subject_of, prompt, shape: str, limits: dict[str, Any]) -> None:
+    subject, requests = subject_of(shape), asked(prompt)
+    subject.longest = 60
+    engine = BatchEngine(subject, Limits.read(limits))
+    found = together(engine, requests)
+    assert found == {one.id: alone(subject, one) for one in requests}
+    assert engine.stats()["blocks_used"] == engine.stats()["running"] == 0
+    if "blocks" in limits:
+        assert engine.stats()["preemptions"] > 0
+
+
+def test_sampled_answers_are_those_of_their_seed(subject_of, prompt) -> None:
+    subject = subject_of("llama")
+    requests = asked(prompt, sampling=Sampling(temperature=0.8), seed=7)
+    found = together(BatchEngine(subject, Limits(slots=3)), requests)
+    assert found == {one.id: alone(subject, one) for one in requests}
+
+
+def test_who_hangs_up_frees_slot_and_blocks_and_harms_nobody(subject_of, prompt) -> None:
+    subject, requests = subject_of("llama"), asked(prompt)
+    engine = BatchEngine(subject, Limits(slots=3))
+    for one in requests:
+        engine.submit(one)
+    answers: dict[int, list[int]] = {one.id: [] for one in requests}
+    ends = {}
+    for step in range(100):
+        if step == 2:
+            engine.cancel(0)
+            engine.cancel(5)
+        for one in engine.step():
+            answers[one.id] += [] if one.token is None else [one.token]
+            ends |= {one.id: one.finished} if one.finished else {}
+    assert {id for id, why in ends.items() if why == "cancelled"} == {0, 5}
+    assert all(answers[one.id] == alone(subject, one) for one in requests if one.id not in (0, 5))
+    assert engine.idle
+    assert engine.stats()["blocks_used"] == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request(1, (), 3), "one token of each at least"),
+        (Request(1, (1,), -2), "one token of each at least"),
+        (Request(1, (1,) * 100_000, 3), "the context"),
+        (Request(1, (1, 10**6), 3), "tokens 0 to"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(subject_of, request_: Request, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        BatchEngine(subject_of("llama"), Limits()).submit(request_)
+
+
+def real(name: str) -> Subject:
+    ref = resolve(name)
+    model = AutoModelForCausalLM.from_pretrained(ref.source, dtype=torch.float32, local_files_only=True).eval()
+    return Subject(model, None, model_facts(ref, False), torch.device("cpu"))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("model", ["storyteller", "gemma"])
+def test_the_real_models_answer_together_as_alone(gemma_home, prompt, model: str) -> None:
+    subject = real(model)
+    subject.longest = 64
+    requests = [Request(at, tuple(prompt(8 + 5 * at, at, 90)), 16) for at in range(4)]
+    found = together(BatchEngine(subject, Limits(slots=3, chunk_tokens=8)), requests)
+    assert found == {one.id: alone(subject, one) for one in requests}

@@ -1,0 +1,123 @@
+"""The Serve page through AppTest: nothing yet, asked for, running, finished, shared, and what cannot be served."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend.journal import Journal
+from backend.recipe.serving import Serving
+from backend.serving.view import ServingView
+from backend.ui.serve import exports
+from backend.ui.share import pack
+
+ROOT = Path(__file__).resolve().parents[2]
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def open_serve(journal: Journal) -> Open:
+    """Opens the page; keyword arguments are the address's parameters."""
+
+    def open_page(**params: str) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+        for name, value in params.items():
+            app.query_params[name] = value
+        return app.switch_page("pages/serve.py").run()
+
+    return open_page
+
+
+def a_serving(journal: Journal, until: str = "finished") -> int:
+    job = journal.submit("serve", Serving().model_dump(mode="json"))
+    journal.claim("a worker", "serve")
+    journal.append(job, [("opened", None, {"lanes": {"base": "static batching", "A": "continuous batching"}})])
+    journal.append(job, [("phase", None, {"name": "serving", "done": 1, "total": 2, "eta_s": 3.0, "text": "half"})])
+    for lane, end in (("base", 2.0), ("A", 1.0)):
+        journal.append(job, [("loaded", lane, {"requests": 1, "blocks": 8}), ("served", lane, served(end))])
+        alone = {"request": 0, "tokens": 5, "same": lane == "A", "differs_at": None if lane == "A" else 2}
+        journal.append(job, [("alone", lane, alone)])
+    if until == "running":
+        return job
+    verdict = ServingView().apply_all(journal.events(job, 0)).judged(Serving().targets)
+    journal.append(job, [("verdict", None, verdict), (until, None, {"wall_s": 9.0})])
+    journal.finish(job, until)
+    return job
+
+
+def served(end: float) -> dict[str, object]:
+    return {
+        "clock": end, "finished": True, "stats": {"preemptions": 0}, "arrived": [[0, 0.0, 8, 5]],
+        "ended": [[0, 0.0, end / 2, end, 5]], "spans": [[0, 0, 0.0, end / 2, end]], "open": [],
+        "samples": [[end / 2, 1, 1, 1, 2, 8], [end, 0, 1, 1, 2, 1]],
+    }  # fmt: skip
+
+
+def shown(app: AppTest) -> str:
+    parts = [*app.markdown, *app.caption, *app.error, *app.info]
+    return "\n".join(one.value for one in parts).replace("\\", "")
+
+
+def button(app: AppTest, label: str):
+    return next(one for one in app.button if one.label == label)
+
+
+def test_at_first_it_says_what_it_does_and_is_ready_to_serve(open_serve: Open, journal: Journal) -> None:
+    app = open_serve()
+    assert not app.exception
+    assert "Nothing was served yet" in shown(app)
+    button(app, "Serve").click().run()
+    job = journal.jobs(kind="serve")[0]
+    assert Serving.read(job.spec).baseline.limits.batching == "static"
+    assert app.query_params["serve"] == str(job.id)
+
+
+def test_what_has_ended_is_told_in_words_and_figures(open_serve: Open, journal: Journal) -> None:
+    app = open_serve(serve=str(a_serving(journal)))
+    assert not app.exception
+    assert "A, continuous batching: 2.00x of the baseline's throughput" in shown(app)
+    assert "request 0 differs from token 3 on" in shown(app)
+    table = app.dataframe[0].value
+    assert next(iter(table["figure"])) == "Throughput, tokens/s"
+
+
+def test_while_it_runs_there_is_progress_and_a_way_to_end_it(open_serve: Open, journal: Journal) -> None:
+    number = a_serving(journal, until="running")
+    app = open_serve(serve=str(number))
+    assert not app.exception
+    assert button(app, "Serve").disabled
+    button(app, "Cancel").click().run()
+    assert journal.cancelled(number)
+
+
+def test_a_setting_travels_in_the_address(open_serve: Open) -> None:
+    one = Serving.read({"load": {"requests": 7, "arrivals": "closed"}, "variants": [{"limits": {"blocks": 40}}]})
+    app = open_serve(serving=pack(one))
+    assert not app.exception
+    button(app, "Share this setting").click().run()
+    assert app.query_params["serving"] == pack(one)
+
+
+def test_a_link_that_is_none_is_said_to_be_so(open_serve: Open) -> None:
+    app = open_serve(serving="what")
+    assert "Copy the whole link again" in shown(app)
+
+
+def test_what_the_context_cannot_hold_is_refused_before_it_starts(open_serve: Open) -> None:
+    app = open_serve(serving=pack(Serving.read({"load": {"output_max": 900_000}})))
+    assert "the context of" in shown(app)
+    assert button(app, "Serve").disabled
+
+
+def test_files_hold_raw_values(journal: Journal) -> None:
+    job = journal.job(a_serving(journal))
+    view = ServingView().apply_all(journal.events(job.id, 0))
+    row = next(csv.DictReader(io.StringIO(exports.as_csv(view))))
+    assert (row["lane"], row["ttft_s"], row["output_tokens"]) == ("base", "1.0", "5")
+    assert json.loads(exports.as_json(view, job.spec))["verdict"]["ratio"]["A"]["tokens_per_s"] == 2.0
