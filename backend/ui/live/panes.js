@@ -172,7 +172,7 @@ function write(race, lane, base) {
       pane.flow.insertBefore(node("span", "fork", `first difference, token ${at + 1}`), before);
       pane.run = null;
     }
-    const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? " drafted" : "");
+    const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? ` drafted by-${lane.drafted[at]}` : "");
     const expert = expertOf(race, lane, at), kind = `${className} ${expert}`;
     if (!pane.run || pane.runClass !== kind || pane.run.length > LONGEST_RUN || expert >= 0) {
       close(pane);
