@@ -133,9 +133,11 @@ def _speculation(lane: LaneView) -> dict[str, Any]:
     }
     plain = lane.breakdown.get("plain_step_s")
     if plain and seen["rounds"] and seen["drafted"]:
-        draft_cost = seen["draft_s"] / seen["drafted"] / plain
+        # A tree drafts several a place, and the theory counts places; journals of the first version have chains only.
+        places = sum(length * rounds for length, rounds in enumerate(seen.get("lengths", ()))) or seen["drafted"]
+        draft_cost = seen["draft_s"] / places / plain
         verify_cost = seen["verify_s"] / seen["rounds"] / plain
-        width = max(1, round(seen["drafted"] / seen["rounds"]))
+        width = max(1, round(places / seen["rounds"]))
         facts["break_even"] = break_even(width, draft_cost, verify_cost)
         facts["pays"] = seen["alpha"] > facts["break_even"]
     return facts
