@@ -56,6 +56,9 @@ def decode_round(facts: ModelFacts, recipe: Recipe, context: int) -> Round:
         return Round(whole + guesses * step_bytes(small, as_loaded(recipe), context), guesses + 1)
     if lookup := recipe.get("prompt_lookup"):
         return Round(whole, int(getattr(lookup, "tokens", 1)) + 1)
+    if own := recipe.get("self_draft"):
+        guesses = int(getattr(own, "tokens", 1))
+        return Round(whole, guesses + 1)  # what its layers read to guess is left out: a ceiling may be too high only
     return Round(whole, 1)
 
 

@@ -30,6 +30,7 @@ from backend.engine.timeline import Timeline
 from backend.engine.witness import witness
 from backend.journal import state_folder
 from backend.recipe.race import Race
+from backend.sources import source_code
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
 from backend.texts import held_out_text
@@ -159,6 +160,7 @@ class Lane:
         self.clock = 0.0
         proposer = self.subject.plan.proposer
         self._round = 1 + proposer.width if proposer else 1
+        self._source = proposer.source if proposer else ""
 
     def _timed(self, work: Callable[[], list[Emission]]) -> tuple[list[Emission], float]:
         started = time.perf_counter()
@@ -201,7 +203,7 @@ class Lane:
                 "ids": [e.token for e in emitted],
                 "texts": texts,
                 "clock": clocks,
-                "drafted": [int(e.drafted) for e in emitted],
+                "drafted": [source_code(self._source) if e.drafted else 0 for e in emitted],
             },
             "memory": self.memory(self.decoder),
         }

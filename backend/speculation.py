@@ -8,6 +8,9 @@ model. `alpha` is accepted / tried; accepted / drafted is lower, since nothing a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from scipy.optimize import brentq
 
 
@@ -58,3 +61,38 @@ def break_even(gamma: int, draft_cost_ratio: float, verify_cost_ratio: float) ->
     if gain(1.0) <= 0.0:
         return 1.0
     return float(brentq(gain, 0.0, 1.0, xtol=1e-12))
+
+
+def facts_of_drafting(seen: Mapping[str, Any], plain_s: float | None) -> dict[str, Any]:
+    """What a lane's counts say: acceptance and cost, and with a plain step's seconds what theory makes of them.
+
+    `speedup_predicted` is what the acceptance and the costs seen should give if every place kept its guesses equally
+    often, `speedup_measured` what the same rounds did give. Both are of the lane's own one-token steps, rounds without
+    a guess included; they part where acceptance differs by place or bunches in rounds.
+
+    Args:
+        seen: Speculation.as_dict() of engine/speculate.py; journals of the first version lack `lengths`.
+    """
+    kept = ("acceptance_rate", "alpha", "mean_acceptance_length", "draft_cost_share")
+    facts: dict[str, Any] = {name: seen[name] for name in kept}
+    facts["by_place"] = shares_by_place(seen)
+    rounds, drafted = seen["rounds"], seen["drafted"]
+    if not (plain_s and rounds and drafted):
+        return facts
+    lengths = dict(enumerate(seen.get("lengths") or ())) or {round(drafted / rounds): rounds}
+    places = sum(length * count for length, count in lengths.items())  # a tree drafts several a place
+    width = max(1, round(places / rounds))
+    facts["break_even"] = break_even(width, seen["draft_s"] / places / plain_s, seen["verify_s"] / rounds / plain_s)
+    facts["pays"] = seen["alpha"] > facts["break_even"]
+    plain_rounds = seen.get("plain_rounds", 0)
+    cost = (seen["draft_s"] + seen["verify_s"]) / plain_s + plain_rounds
+    expected = sum(count * expected_tokens(seen["alpha"], length) for length, count in lengths.items())
+    facts["speedup_predicted"] = (expected + plain_rounds) / cost
+    facts["speedup_measured"] = (seen["accepted"] + rounds + plain_rounds) / cost
+    return facts
+
+
+def shares_by_place(seen: Mapping[str, Any]) -> list[float]:
+    """Of the guesses that were judged at each place, the share that was kept; up to the last place ever judged."""
+    pairs = zip(seen.get("by_place", ()), seen.get("tried", ()), strict=True)
+    return [kept / tried for kept, tried in pairs if tried]

@@ -16,7 +16,8 @@
         "budget": {...},                                                see backend/budget.py
         "cost_per_million": float,
         "speculation": {"acceptance_rate", "alpha" (accepted / tried), "mean_acceptance_length", "draft_cost_share",
-                        "break_even" (the alpha below which drafting loses), "pays"},
+                        "by_place", "break_even" (the alpha below which drafting loses), "pays", "speedup_predicted",
+                        "speedup_measured"},                            see backend/speculation.py
         "routing": {...},                                               see backend/routing.py
         "explained": {"decode", "prefill"}}},                           see backend/explain.py
      "measured": "requests" | "race",    whether the figures come from the measurement or only from the race
@@ -40,7 +41,7 @@ from backend.metrics import cost_per_million
 from backend.quality import own_quality, quality_against
 from backend.recipe.race import Race
 from backend.replay import LaneView, RaceView
-from backend.speculation import break_even
+from backend.speculation import facts_of_drafting
 from backend.suspicion import suspicions
 from backend.warmup import rounds_note
 
@@ -107,7 +108,7 @@ def _own(lane: LaneView, race: Race, simulated: bool, seen: Measured) -> dict[st
     if lane.routing.experts:
         entry["routing"] = lane.routing.as_dict()
     if lane.speculation:
-        entry["speculation"] = _speculation(lane)
+        entry["speculation"] = facts_of_drafting(lane.speculation, lane.breakdown.get("plain_step_s"))
     # The parts were measured on the race's own prompt, so only its times can be explained by them.
     entry["explained"] = _explained(lane, entry if race.measure.prompt_set == "one" else {}, simulated)
     return entry | own_quality(lane, race)
@@ -120,25 +121,6 @@ def _explained(lane: LaneView, entry: dict[str, Any], simulated: bool) -> dict[s
         "prefill": explain(lane.breakdown, "prefill", entry.get("ttft_s"), simulated),
     }
     return {phase: explanation.as_dict() for phase, explanation in found.items() if explanation}
-
-
-def _speculation(lane: LaneView) -> dict[str, Any]:
-    """Acceptance and cost, and the acceptance rate below which drafting costs more than it saves."""
-    seen = lane.speculation
-    facts = {
-        "acceptance_rate": seen["acceptance_rate"],
-        "alpha": seen["alpha"],
-        "mean_acceptance_length": seen["mean_acceptance_length"],
-        "draft_cost_share": seen["draft_cost_share"],
-    }
-    plain = lane.breakdown.get("plain_step_s")
-    if plain and seen["rounds"] and seen["drafted"]:
-        draft_cost = seen["draft_s"] / seen["drafted"] / plain
-        verify_cost = seen["verify_s"] / seen["rounds"] / plain
-        width = max(1, round(seen["drafted"] / seen["rounds"]))
-        facts["break_even"] = break_even(width, draft_cost, verify_cost)
-        facts["pays"] = seen["alpha"] > facts["break_even"]
-    return facts
 
 
 def _against(view: RaceView, lane: LaneView, base: LaneView, seen: Measured) -> dict[str, Any]:

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.speculation import break_even, expected_acceptance_rate, expected_tokens, predicted_speedup
+from backend.engine.speculate import Speculation
+from backend.speculation import (
+    break_even,
+    expected_acceptance_rate,
+    expected_tokens,
+    facts_of_drafting,
+    predicted_speedup,
+    shares_by_place,
+)
 
 ALPHAS = st.floats(0.0, 1.0)
 GAMMAS = st.integers(1, 16)
@@ -73,3 +81,37 @@ def test_above_break_even_it_pays_and_below_it_does_not(gamma: int, draft: float
         assert speedup >= 1.0 - 1e-9
     elif alpha < edge:
         assert speedup <= 1.0 + 1e-9
+
+
+def counted() -> dict[str, object]:
+    """Two rounds of two guesses, one kept whole and one not at all, and a round without a guess; 10 ms a step."""
+    counts = Speculation("draft", plain_rounds=1, draft_s=0.004, verify_s=0.026, plain_s=0.01)
+    counts.record(2, 2)
+    counts.record(2, 0)
+    return counts.as_dict()
+
+
+def test_predicted_beside_measured_by_hand() -> None:
+    facts = facts_of_drafting(counted(), 0.01)
+    assert facts["alpha"] == pytest.approx(2 / 3)
+    assert facts["by_place"] == [0.5, 1.0]
+    cost = 0.4 + 2.6 + 1  # in plain steps
+    assert facts["speedup_measured"] == pytest.approx((2 + 2 + 1) / cost)
+    assert facts["speedup_predicted"] == pytest.approx((2 * (1 + 2 / 3 + 4 / 9) + 1) / cost)
+    assert facts["break_even"] == pytest.approx(break_even(2, 0.1, 1.3))
+    assert facts["pays"] is True
+
+
+def test_a_trees_places_are_counted_once() -> None:
+    chain, tree = Speculation(draft_s=0.01, verify_s=0.01), Speculation(draft_s=0.01, verify_s=0.01)
+    chain.record(2, 1)
+    tree.record(6, 1, depth=2, tried=2)
+    ours, theirs = (facts_of_drafting(one.as_dict(), 0.01) for one in (tree, chain))
+    assert ours["break_even"] == theirs["break_even"]
+    assert ours["speedup_predicted"] == theirs["speedup_predicted"]
+
+
+def test_without_a_plain_step_or_a_guess_theory_says_nothing() -> None:
+    assert "speedup_predicted" not in facts_of_drafting(counted(), None)
+    assert "break_even" not in facts_of_drafting(Speculation().as_dict(), 0.01)
+    assert shares_by_place({}) == []

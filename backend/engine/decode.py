@@ -11,9 +11,13 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from backend.engine.sampling import Sampler
-from backend.engine.speculate import Speculation, judge
+from backend.engine.speculate import Judged, Speculation, judge
 from backend.recipe.race import Sampling
-from backend.techniques.base import Guess, Proposer, Subject, cache_bytes
+from backend.techniques.base import Subject, cache_bytes
+from backend.techniques.guess import Guess, Proposer
+from backend.techniques.tree import keep_path, tree_inputs
+
+NOTHING = Guess([])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,11 @@ class Decoder:
         self.ids = list(ids)
         self._end = len(ids) + room
         self._sampler = Sampler(self._sampling, self._seed, self._subject.device)
+        self._sampler.follow(ids)
         if self._proposer:
-            self.speculation = Speculation()
+            self.speculation = Speculation(self._proposer.source)
             self.cache.activate_past_recording()  # so that sliding layers can be cropped past their window
-            self._proposer.start(self.ids)
+            self._proposer.start(self.ids, self.cache)
         logits = self._call(self._subject.model, torch.tensor([ids], device=self._subject.device), 1)[-1]
         if self._proposer:
             self.cache.crop(0)
@@ -83,9 +88,9 @@ class Decoder:
         """Bytes that the cache's tensors hold, each storage once; a static cache counts all that it took."""
         return cache_bytes(self.cache)
 
-    def _call(self, forward: Any, ids: Tensor, keep: int) -> Tensor:
+    def _call(self, forward: Any, ids: Tensor, keep: int, **tree: Any) -> Tensor:
         """Raw logits (keep, V) after the last tokens of `ids` (1, T)."""
-        logits: Tensor = forward(input_ids=ids, cache=self.cache, use_cache=True, logits_to_keep=keep).logits
+        logits: Tensor = forward(input_ids=ids, cache=self.cache, use_cache=True, logits_to_keep=keep, **tree).logits
         return logits[0]
 
     def _one(self) -> Tensor:
@@ -95,8 +100,12 @@ class Decoder:
 
     def _emit(self, logits: Tensor) -> Emission:
         token = self._sampler.choose(logits)
-        self.ids.append(token)
+        self._add([token])
         return Emission(token, False, logits)
+
+    def _add(self, tokens: list[int]) -> None:
+        self.ids += tokens
+        self._sampler.note(tokens)
 
     def _round(self, proposer: Proposer, counts: Speculation) -> list[Emission]:
         started = time.perf_counter()
@@ -106,32 +115,42 @@ class Decoder:
         if not guess.tokens:
             emission = self._emit(self._one())
             self.cache.crop(0)  # recording layers keep all that they saw until they are cropped
+            spent = time.perf_counter() - guessed
             counts.plain_rounds += 1
-            counts.plain_s += time.perf_counter() - guessed
+            counts.plain_s += spent
+            if proposer.pace:
+                proposer.pace.note_plain(spent, guessed - started)
             return [emission]
-        emitted, accepted = self._verify(guess)
+        emitted, judged = self._verify(guess)
         verified = time.perf_counter()
         counts.verify_s += verified - guessed
-        proposer.accepted(accepted)
-        counts.draft_s += time.perf_counter() - verified
-        counts.record(len(guess.tokens), accepted)
+        proposer.accepted(judged.path)
+        told = time.perf_counter()
+        counts.draft_s += told - verified
+        depth, accepted = guess.depth, len(judged.path)
+        counts.record(len(guess.tokens), accepted, depth, judged.tried)
+        if proposer.pace:
+            draft_s = guessed - started + told - verified
+            proposer.pace.note_round(draft_s, verified - guessed, depth, accepted, judged.tried)
         return emitted
 
     def _guess(self, proposer: Proposer) -> Guess:
-        """The proposer's guess, cut so that no round goes past the room that was asked for."""
-        most = self._end - len(self.ids) - 1  # the model's own token comes on top
-        if most < 1:
-            return Guess([])
-        guess = proposer.propose(self.ids, self._sampler.warp, self._sampler.generator)
-        if len(guess.tokens) <= most:
-            return guess
-        return Guess(guess.tokens[:most], None if guess.probabilities is None else guess.probabilities[:most])
+        """The proposer's guess; no round goes past the room that was asked for."""
+        most = min(proposer.depth, self._end - len(self.ids) - 1)  # the model's own token comes on top
+        if most > 0 and proposer.pace:
+            most = proposer.pace.choose(most)
+        return proposer.propose(self.ids, self._sampler, most) if most > 0 else NOTHING
 
-    def _verify(self, guess: Guess) -> tuple[list[Emission], int]:
+    def _verify(self, guess: Guess) -> tuple[list[Emission], Judged]:
         """Feed the last token and the guesses in one call, keep what stands, and crop the cache to it."""
-        fed = torch.tensor([[self.ids[-1], *guess.tokens]], device=self._subject.device)  # (1, k + 1)
-        logits = self._call(self._subject.model, fed, fed.shape[1])  # (k + 1, V)
-        tokens, accepted = judge(logits, guess, self._sampler)
+        fed = torch.tensor([[self.ids[-1], *guess.tokens]], device=self._subject.device)  # (1, n + 1)
+        model, count = self._subject.model, fed.shape[1]
+        tree = {} if guess.parents is None else tree_inputs(model, self.cache, guess.parents)
+        logits = self._call(model, fed, count, **tree)  # (n + 1, V)
+        judged = judge(logits, guess, self._sampler)
+        accepted = len(judged.path)
+        keep_path(self.cache, count, judged.rows)
         self.cache.crop(accepted - len(guess.tokens))
-        self.ids += tokens
-        return [Emission(t, place < accepted, logits[place]) for place, t in enumerate(tokens)], accepted
+        self._add(judged.tokens)
+        pairs = zip(judged.tokens, judged.rows, strict=True)
+        return [Emission(token, place < accepted, logits[row]) for place, (token, row) in enumerate(pairs)], judged

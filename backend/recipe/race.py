@@ -23,6 +23,10 @@ class Sampling(Config):
     temperature: float = Field(0.0, ge=0.0, le=2.0, description="0 is greedy; higher is more surprising")
     top_k: int = Field(0, ge=0, le=100_000, description="only the k most likely tokens; 0 is all")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="only the likeliest tokens that hold this share")
+    min_p: float = Field(0.0, ge=0.0, le=1.0, description="only tokens this likely beside the likeliest; 0 is all")
+    repetition_penalty: float = Field(
+        1.0, ge=0.1, le=2.0, description="above 1, tokens that the text holds are made less likely; 1 changes nothing"
+    )
 
 
 class Measure(Config):

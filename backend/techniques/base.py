@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from backend.recipe.facts import ModelFacts
+from backend.techniques.guess import Proposer
 
 Pooling = Literal["mean", "first"]  # the mean over real tokens, or the first token's state alone
 
@@ -38,39 +39,6 @@ class Effect:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the journal."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Guess:
-    """Tokens a proposer guessed, and the distributions they were drawn from.
-
-    `probabilities` is (k, V) float32 on the target's device, row i the full distribution that token i was drawn
-    from; None means that the guesses are certain (a point mass each), as a copy from the prompt is.
-    """
-
-    tokens: list[int]
-    probabilities: Tensor | None = None
-
-
-class Proposer(Protocol):
-    """Guesses the next tokens cheaply. The engine verifies them; lossless whatever is guessed."""
-
-    name: str
-    width: int  # most tokens guessed at a time
-
-    def start(self, ids: list[int]) -> None:
-        """Begin a new request with the prompt's tokens."""
-
-    def propose(self, ids: list[int], warp: Callable[[Tensor], Tensor], generator: torch.Generator | None) -> Guess:
-        """Guess what follows `ids` (all tokens so far, prompt included).
-
-        Args:
-            warp: turns logits (..., V) into the probabilities that sampling uses; None-like greedy is a one-hot.
-            generator: for sampling; None is greedy.
-        """
-
-    def accepted(self, count: int) -> None:
-        """Hear how many of the last guess were kept, so that its cache can be cropped and never recomputed."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from backend.alarm import STEADY
+from backend.speculation import shares_by_place
 from backend.ui.figures import interval, money, ratio, share, three
 from backend.ui.why import why
 
@@ -133,7 +134,19 @@ def speculation_line(lane: Lane) -> str:
         parts.append(f"{three(draft['mean_acceptance_length'])} tokens a round")
     if draft.get("draft_cost_share") is not None:
         parts.append(f"guessing cost {share(draft['draft_cost_share'])} of the time")
+    if draft.get("speedup_predicted") is not None:
+        expected, seen = ratio(draft["speedup_predicted"]), ratio(draft["speedup_measured"])
+        parts.append(f"theory predicts {expected} of its plain steps from this, and the race gave {seen}")
     return f"Draft: {', '.join(parts)}."
+
+
+def drafting_line(draft: dict[str, Any]) -> str:
+    """What the guesses of a race come to so far, short enough for a line of its pane."""
+    if not draft.get("drafted"):
+        return "no guesses so far" if draft else ""
+    places = " ".join(f"{100 * kept:.0f}" for kept in shares_by_place(draft))
+    cost, length = share(draft["draft_cost_share"]), three(draft["mean_acceptance_length"])
+    return f"kept by place {places}% · {length} tokens a round · guessing {cost} of the time"
 
 
 def took_effect(effects: Iterable[dict[str, Any]]) -> str:

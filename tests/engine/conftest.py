@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import Cache, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from backend.recipe.facts import ModelFacts
-from backend.techniques.base import DecodePlan, Guess, Proposer, Subject
+from backend.techniques.base import DecodePlan, Subject
+from backend.techniques.guess import Chooser, Guess, Proposer
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -57,20 +57,23 @@ class Scripted:
     """A proposer that guesses what the test says, and keeps what it heard."""
 
     name = "scripted"
+    source = "lookup"
+    pace = None
 
-    def __init__(self, guesses: list[list[int]], width: int = 4) -> None:
-        self.width = width
+    def __init__(self, guesses: Sequence[list[int] | Guess], width: int = 4) -> None:
+        self.width = self.depth = width
         self.heard: list[int] = []
-        self._guesses = guesses
+        self._guesses = list(guesses)
 
-    def start(self, ids: list[int]) -> None:
+    def start(self, ids: list[int], cache: Cache) -> None:
         self.heard.clear()
 
-    def propose(self, ids: list[int], warp: Callable[[Tensor], Tensor], generator: Any) -> Guess:
-        return Guess(self._guesses.pop(0) if self._guesses else [])
+    def propose(self, ids: list[int], chooser: Chooser, most: int) -> Guess:
+        guess = self._guesses.pop(0) if self._guesses else []
+        return guess if isinstance(guess, Guess) else Guess(guess[:most])
 
-    def accepted(self, count: int) -> None:
-        self.heard.append(count)
+    def accepted(self, path: Sequence[int]) -> None:
+        self.heard.append(len(path))
 
 
 @pytest.fixture

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from backend.engine.sampling import Sampler
 from backend.recipe.race import Sampling
@@ -64,3 +70,28 @@ def test_pick_follows_weights_that_are_not_normalised() -> None:
     drawn = [chosen.pick(torch.tensor([0.0, 0.3, 0.1])) for _ in range(2000)]
     assert 0 not in drawn
     assert 0.70 < drawn.count(1) / 2000 < 0.80
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 0.8, "min_p": 0.1}, {"temperature": 1.3, "top_k": 9, "min_p": 0.3}])
+def test_min_p_and_penalty_equal_the_librarys_processors(fields: dict[str, float]) -> None:
+    logits, text = rows(1), [3, 9, 9, 41]
+    expected = RepetitionPenaltyLogitsProcessor(1.4)(torch.tensor([text]), logits.clone())
+    expected = TemperatureLogitsWarper(fields["temperature"])(None, expected)
+    if "top_k" in fields:
+        expected = TopKLogitsWarper(int(fields["top_k"]))(None, expected)
+    expected = MinPLogitsWarper(fields["min_p"])(None, expected)
+    ours = sampler(repetition_penalty=1.4, **fields)
+    ours.follow(text[:2])
+    ours.note(text[2:])
+    torch.testing.assert_close(ours.warp(logits), expected.softmax(-1))
+
+
+def test_guesses_count_for_the_rows_behind_them() -> None:
+    logits = rows(3)
+    greedy = sampler(temperature=0.0, repetition_penalty=1.7)
+    greedy.follow([4])
+    found = greedy.scores(logits, [[], [8], [8, 30]])
+    for row, text in enumerate(([4], [4, 8], [4, 8, 30])):
+        one = logits[row : row + 1].clone()
+        expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([text]), one)
+        torch.testing.assert_close(found[row], expected[0])

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from backend.engine.decode import Decoder
 from backend.engine.sampling import Sampler
-from backend.engine.speculate import Speculation, judge
+from backend.engine.speculate import Judged, Speculation, judge
 from backend.recipe.race import Sampling
-from backend.techniques.base import Guess, Subject
-from backend.techniques.draft.draft_model import DraftModelProposer
+from backend.techniques.base import Subject
 from backend.techniques.draft.prompt_lookup import PromptLookupProposer
+from backend.techniques.draft.proposer import DraftModelProposer
+from backend.techniques.guess import Guess
 
 GREEDY = Sampling()
 WARM = Sampling(temperature=1.0, top_k=0, top_p=1.0)
@@ -199,20 +200,21 @@ class Tables:
         }
 
 
-Judge = Callable[[Tensor, Guess, Sampler], tuple[list[int], int]]
+Judge = Callable[[Tensor, Guess, Sampler], Judged]
 
 
-def always_accept(logits: Tensor, guess: Guess, sampler: Sampler) -> tuple[list[int], int]:
+def always_accept(logits: Tensor, guess: Guess, sampler: Sampler) -> Judged:
     """The sabotage: what a broken verification would do."""
-    return [*guess.tokens, sampler.choose(logits[-1])], len(guess.tokens)
+    path = list(range(len(guess.tokens)))
+    return Judged([*guess.tokens, sampler.choose(logits[-1])], path, len(path))
 
 
-def no_residual(logits: Tensor, guess: Guess, sampler: Sampler) -> tuple[list[int], int]:
+def no_residual(logits: Tensor, guess: Guess, sampler: Sampler) -> Judged:
     """A subtler sabotage: after a rejection it draws from the model's own distribution, not from what is left."""
-    emitted, accepted = judge(logits, guess, sampler)
-    if accepted < len(guess.tokens):
-        emitted[-1] = sampler.choose(logits[accepted])
-    return emitted, accepted
+    judged = judge(logits, guess, sampler)
+    if len(judged.path) < len(guess.tokens):
+        judged.tokens[-1] = sampler.choose(logits[judged.rows[-1]])
+    return judged
 
 
 def draw(tables: Tables, draft: Tables | None, sampler: Sampler, decide: Judge) -> Counter[tuple[int, ...]]:
@@ -232,7 +234,7 @@ def draw(tables: Tables, draft: Tables | None, sampler: Sampler, decide: Judge) 
                 guess = (*guess, token)
             logits = torch.stack([tables.logits[guess[:i]] for i in range(len(ids), len(guess) + 1)])
             made = Guess(list(guess[len(ids) :]), torch.stack(rows) if draft else None)
-            ids = (*ids, *decide(logits, made, sampler)[0])
+            ids = (*ids, *decide(logits, made, sampler).tokens)
         drawn[ids[:PLACES]] += 1
     return drawn
 
@@ -301,9 +303,9 @@ def test_equal_distributions_are_always_accepted() -> None:
     probabilities = sampler.warp(logits[:2])
     for _ in range(200):
         tokens = torch.multinomial(probabilities, 1, generator=sampler.generator)[:, 0].tolist()
-        emitted, accepted = judge(logits, Guess(tokens, probabilities), sampler)
-        assert accepted == 2
-        assert emitted[:2] == tokens
+        judged = judge(logits, Guess(tokens, probabilities), sampler)
+        assert judged.path == [0, 1]
+        assert judged.tokens[:2] == tokens
 
 
 def test_a_certain_guess_that_cannot_be_is_never_drawn_again() -> None:
@@ -311,6 +313,6 @@ def test_a_certain_guess_that_cannot_be_is_never_drawn_again() -> None:
     logits[0, 4] = float("-inf")
     sampler = Sampler(WARM, 1, CPU)
     for _ in range(100):
-        emitted, accepted = judge(logits, Guess([4]), sampler)
-        assert accepted == 0
-        assert emitted != [4]
+        judged = judge(logits, Guess([4]), sampler)
+        assert judged.path == []
+        assert judged.tokens != [4]

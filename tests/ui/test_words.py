@@ -34,6 +34,21 @@ def test_losing_is_said_as_plainly_as_winning() -> None:
     assert told[1] == "The draft cost more than it saved (accepted 31% of the guesses it tried, break-even 55%)."
 
 
+def test_what_theory_predicts_stands_beside_what_was_measured() -> None:
+    draft = {"acceptance_rate": 0.5, "speedup_predicted": 1.52, "speedup_measured": 1.47}
+    assert words.speculation_line({"speculation": draft}).endswith(
+        "theory predicts 1.52x of its plain steps from this, and the race gave 1.47x."
+    )
+
+
+def test_a_pane_says_what_its_guesses_come_to() -> None:
+    draft = {"drafted": 8, "tried": [4, 2, 0], "by_place": [2, 2, 0], "draft_cost_share": 0.3}
+    line = words.drafting_line(draft | {"mean_acceptance_length": 2.0})
+    assert line == "kept by place 50 100% · 2.00 tokens a round · guessing 30% of the time"
+    assert words.drafting_line({}) == ""
+    assert words.drafting_line({"drafted": 0}) == "no guesses so far"
+
+
 def test_noise_is_called_noise() -> None:
     speed = {"ratio": 1.004, "low": 0.99, "high": 1.018, "pairs": 8, "within_noise": True}
     told = words.headline("A", {"speed": speed})

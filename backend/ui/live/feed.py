@@ -79,6 +79,7 @@ def lane_data(lane: LaneView, tokens_from: int = 0, scores_from: int = 0) -> dic
         "texts": lane.texts[tokens_from:],
         "clock": [round(at, 4) for at in lane.clock[tokens_from:]],
         "drafted": lane.drafted[tokens_from:],
+        "drafting": words.drafting_line(lane.speculation),
         "experts": lane.routing.experts,
         "picks": lane.routing.picks[max(0, tokens_from - 1) :],  # a token's come with the token after it
         "read": lane.routing.prompt,

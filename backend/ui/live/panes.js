@@ -110,8 +110,10 @@ function pane(told) {
   const tail = node("span", "pending"), flow = node("div", "flow");
   flow.append(tail);
   text.append(flow);
-  box.append(header, text);
-  return { box, label, speed, gain, flow, tail, run: null, runClass: null, fresh: "" };
+  const drafting = node("p", "drafting");
+  drafting.title = "Of the guesses judged at each place, how many were kept; what a round gave; what guessing cost";
+  box.append(header, drafting, text);
+  return { box, label, speed, gain, drafting, flow, tail, run: null, runClass: null, fresh: "" };
 }
 
 function take(lane, told) {
@@ -123,6 +125,7 @@ function take(lane, told) {
     lane.kld.push(value);
   }
   Object.assign(lane, { label: told.label, phase: told.phase, failure: told.failure, speed: told.speed });
+  lane.drafting = told.drafting;
   Object.assign(lane, { memory: told.memory, perplexity: told.perplexity, simulated: told.simulated });
 }
 
@@ -151,6 +154,7 @@ function update(root, race, data) {
     else set(lane.pane.speed, lane.failure ? "failed" : lane.phase);
     const gain = lane !== base && racing && base && base.speed ? `${three(lane.speed / base.speed)}x` : "";
     set(lane.pane.gain, gain);
+    set(lane.pane.drafting, lane.drafting || "");
     write(race, lane, base);
   }
   drawRoutes(root, race);
@@ -172,7 +176,7 @@ function write(race, lane, base) {
       pane.flow.insertBefore(node("span", "fork", `first difference, token ${at + 1}`), before);
       pane.run = null;
     }
-    const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? " drafted" : "");
+    const className = (differs ? "tok differs" : "tok") + (lane.drafted[at] ? ` drafted by-${lane.drafted[at]}` : "");
     const expert = expertOf(race, lane, at), kind = `${className} ${expert}`;
     if (!pane.run || pane.runClass !== kind || pane.run.length > LONGEST_RUN || expert >= 0) {
       close(pane);

@@ -8,15 +8,26 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import DynamicCache, PreTrainedTokenizerFast
 
+from backend.engine.sampling import Sampler
 from backend.recipe.base import RecipeError
+from backend.recipe.race import Sampling
 from backend.recipe.switches.draft import DraftModel
 from backend.techniques.base import Subject
-from backend.techniques.draft.draft_model import DraftModelProposer, ModelDrafting
+from backend.techniques.draft.draft_model import ModelDrafting
+from backend.techniques.draft.proposer import DraftModelProposer
 
 Build = Callable[..., Subject]
 SWITCH = DraftModel(model="small", tokens=3)
+NO_CACHE = DynamicCache()  # the target's, which this proposer never looks into
+
+
+def sampler(seed: int, temperature: float = 1.0) -> Sampler:
+    return Sampler(Sampling(temperature=temperature), seed, torch.device("cpu"))
+
+
+GREEDY = sampler(1, 0.0)
 
 
 def words(*names: str) -> PreTrainedTokenizerFast:
@@ -91,9 +102,8 @@ def test_padding_may_differ(build: Build, rows: int) -> None:
     target = named(build("llama"), "big", tokenizer)
     proposer = applied(target, named(build("llama", vocab_size=rows), "small", tokenizer)).plan.proposer
     ids = [5, 255, 7]
-    proposer.start(ids)
-    generator = torch.Generator().manual_seed(1)
-    guess = proposer.propose([*ids, 250], lambda logits: logits.softmax(-1), generator)
+    proposer.start(ids, NO_CACHE)
+    guess = proposer.propose([*ids, 250], sampler(1), 3)
     assert guess.probabilities.shape == (3, 256)
     torch.testing.assert_close(guess.probabilities.sum(-1), torch.ones(3))
     assert max(guess.tokens) < min(rows, 256)
@@ -103,8 +113,8 @@ def test_probabilities_are_those_the_guesses_were_drawn_from(build: Build) -> No
     draft = build("llama")
     proposer = DraftModelProposer(draft, 3, 256)
     ids = [3, 9, 27]
-    proposer.start(ids[:2])
-    guess = proposer.propose(ids, lambda logits: (logits / 2).softmax(-1), torch.Generator().manual_seed(1))
+    proposer.start(ids[:2], NO_CACHE)
+    guess = proposer.propose(ids, sampler(1, temperature=2.0), 3)
     with torch.inference_mode():
         logits = draft.model(torch.tensor([ids + guess.tokens]), use_cache=False).logits[0, 2:5]
     torch.testing.assert_close(guess.probabilities, (logits / 2).softmax(-1), atol=1e-5, rtol=1e-4)
@@ -117,15 +127,14 @@ def test_after_any_number_accepted_it_guesses_as_if_begun_anew(build: Build, sha
     draft = build(shape)
     ids = torch.randint(1, 256, (40,), generator=torch.Generator().manual_seed(kept)).tolist()
     proposer, fresh = DraftModelProposer(draft, 3, 256), DraftModelProposer(draft, 3, 256)
-    warp = lambda logits: logits.softmax(-1)  # noqa: E731
-    proposer.start(ids[:-1])
+    proposer.start(ids[:-1], NO_CACHE)
     for _ in range(4):
-        guess = proposer.propose(ids, warp, torch.Generator().manual_seed(1))
-        proposer.accepted(kept)
+        guess = proposer.propose(ids, sampler(1), 3)
+        proposer.accepted(range(kept))
         ids = [*ids, *guess.tokens[:kept], 77]
-    fresh.start(ids[:-1])
-    ours = proposer.propose(ids, warp, torch.Generator().manual_seed(2))
-    theirs = fresh.propose(ids, warp, torch.Generator().manual_seed(2))
+    fresh.start(ids[:-1], NO_CACHE)
+    ours = proposer.propose(ids, sampler(2), 3)
+    theirs = fresh.propose(ids, sampler(2), 3)
     assert ours.tokens == theirs.tokens
     torch.testing.assert_close(ours.probabilities, theirs.probabilities, atol=1e-5, rtol=1e-4)
 
@@ -138,29 +147,31 @@ def test_it_feeds_at_most_two_tokens_a_call_after_the_prompt(build: Build) -> No
     )
     proposer = DraftModelProposer(draft, 3, 256)
     ids = list(range(1, 21))
-    proposer.start(ids)
+    proposer.start(ids, NO_CACHE)
     ids.append(30)
     for kept in (3, 0, 3, 2):
-        guess = proposer.propose(ids, lambda logits: logits, None)
-        proposer.accepted(kept)
+        guess = proposer.propose(ids, GREEDY, 3)
+        proposer.accepted(range(kept))
         ids += [*guess.tokens[:kept], 31]
     assert fed == [20, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1]
 
 
 def test_past_its_context_it_guesses_nothing(build: Build) -> None:
     proposer = DraftModelProposer(build("llama", max_position_embeddings=256), 4, 256)
-    proposer.start([1] * 251)
-    assert proposer.propose([1] * 252, lambda logits: logits, None).tokens
-    proposer.accepted(0)
-    assert proposer.propose([1] * 253, lambda logits: logits, None).tokens == []
-    proposer.start([1] * 300)
-    assert proposer.propose([1] * 301, lambda logits: logits, None).tokens == []
+    proposer.start([1] * 251, NO_CACHE)
+    assert proposer.propose([1] * 252, GREEDY, 4).tokens
+    proposer.accepted([])
+    assert len(proposer.propose([1] * 253, GREEDY, 3).tokens) == 3
+    proposer.accepted([])
+    assert proposer.propose([1] * 253, GREEDY, 4).tokens == []
+    proposer.start([1] * 300, NO_CACHE)
+    assert proposer.propose([1] * 301, GREEDY, 4).tokens == []
 
 
 def test_bytes_are_those_of_its_cache_and_weights(build: Build) -> None:
     draft = build("llama", num_hidden_layers=1)
     proposer = DraftModelProposer(draft, 2, 256)
     assert proposer.kv_bytes == 0
-    proposer.start([1] * 10)
+    proposer.start([1] * 10, NO_CACHE)
     assert proposer.kv_bytes == 10 * 2 * 4 * 16 * 4
     assert proposer.weights_bytes >= 4 * draft.model.num_parameters()

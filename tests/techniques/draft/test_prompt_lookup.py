@@ -3,16 +3,23 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+import torch
+from transformers import DynamicCache
 
+from backend.engine.sampling import Sampler
+from backend.recipe.race import Sampling
 from backend.recipe.switches.draft import PromptLookup
 from backend.techniques.base import Subject
 from backend.techniques.draft.prompt_lookup import PromptLookupDrafting, PromptLookupProposer
 
+GREEDY = Sampler(Sampling(), 1, torch.device("cpu"))
+NO_CACHE = DynamicCache()
+
 
 def guess(ids: list[int], width: int = 4, ngram: int = 2) -> list[int]:
     proposer = PromptLookupProposer(width, ngram)
-    proposer.start(ids)
-    return proposer.propose(ids, lambda logits: logits, None).tokens
+    proposer.start(ids, NO_CACHE)
+    return proposer.propose(ids, GREEDY, width).tokens
 
 
 def test_the_longest_match_comes_first() -> None:
@@ -40,9 +47,9 @@ def test_a_copy_that_reaches_the_end_goes_on_with_itself() -> None:
 
 def test_a_new_request_forgets_the_last() -> None:
     proposer = PromptLookupProposer(2, 2)
-    proposer.start([1, 2, 3, 1, 2])
-    proposer.start([4, 1, 2])
-    assert proposer.propose([4, 1, 2], lambda logits: logits, None).tokens == []
+    proposer.start([1, 2, 3, 1, 2], NO_CACHE)
+    proposer.start([4, 1, 2], NO_CACHE)
+    assert proposer.propose([4, 1, 2], GREEDY, 2).tokens == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -50,10 +57,10 @@ def test_the_growing_index_finds_what_a_search_through_the_whole_text_finds(seed
     random = Random(seed)
     ids = [random.randrange(4) for _ in range(10)]
     proposer = PromptLookupProposer(1, 3)
-    proposer.start(ids)
+    proposer.start(ids, NO_CACHE)
     for _ in range(60):
         ids = ids + [random.randrange(4) for _ in range(random.randint(1, 5))]
-        assert proposer.propose(ids, lambda logits: logits, None).tokens == searched(ids, 3)
+        assert proposer.propose(ids, GREEDY, 1).tokens == searched(ids, 3)
 
 
 def searched(ids: list[int], ngram: int) -> list[int]:
