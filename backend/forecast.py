@@ -111,19 +111,21 @@ def weights_bytes(facts: ModelFacts, recipe: Recipe) -> int:
 
 def kv_bytes_per_token(facts: ModelFacts, recipe: Recipe) -> int:
     """Predicted bytes that one more token adds to the cache, in layers that keep it."""
-    return pruned(facts, recipe).kv_values_per_token * float_bytes(facts, recipe)
+    left, width = pruned(facts, recipe), float_bytes(facts, recipe)
+    rates = (switch.cached_per_token(left, width) for switch in recipe.switches.values())
+    return round(left.layers * next((rate for rate in rates if rate), width * left.kv_values_per_layer))
 
 
 def kv_bytes(facts: ModelFacts, recipe: Recipe, tokens: int) -> int:
     """Predicted bytes of the cache after that many tokens: layers with a window keep the window only."""
-    left = pruned(facts, recipe)
-    if left.layers == 0:
-        return 0
-    a_layer = kv_bytes_per_token(facts, recipe) // left.layers
-    window = getattr(recipe.get("window_cache"), "window", None)
-    every = min(tokens, window) if window else tokens
-    sliding = min(every, left.sliding_window) if left.sliding_window else every
-    return a_layer * (left.sliding_layers * sliding + (left.layers - left.sliding_layers) * every)
+    left, width = pruned(facts, recipe), float_bytes(facts, recipe)
+
+    def a_layer(count: int) -> int:
+        told = (switch.cached(left, count, width) for switch in recipe.switches.values())
+        return next((held for held in told if held is not None), count * width * left.kv_values_per_layer)
+
+    sliding = min(tokens, left.sliding_window) if left.sliding_window else tokens
+    return left.sliding_layers * a_layer(sliding) + (left.layers - left.sliding_layers) * a_layer(tokens)
 
 
 def forecast_lane(facts: ModelFacts, recipe: Recipe, tokens: int, lane: str = "base", prompt: int = 0) -> Forecast:

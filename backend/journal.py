@@ -18,8 +18,8 @@ from typing import Any
 from backend.journal_file import JournalFull, JournalInUse, connect, writing
 
 __all__ = ["Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
-# Kinds that use the whole machine, and so wait for one another
-IN_TURN = ("race", "inspect", "encode", "save", "thin", "serve")
+# Kinds that use the whole machine, and so wait for one another.
+IN_TURN = ("race", "inspect", "encode", "save", "thin", "context", "serve")
 ENDED = ("finished", "cancelled", "failed")
 RESERVE_BYTES = 512 * 1024  # kept free so that a full disk can still be written down
 STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker

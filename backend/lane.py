@@ -14,6 +14,7 @@ from typing import Any
 from backend.catalog import resolve
 from backend.engine.calibration import text_reader
 from backend.engine.change import change, load_for
+from backend.engine.contexts import Contexts
 from backend.engine.decode import Decoder, Emission
 from backend.engine.inspect.work import matrix_shape
 from backend.engine.inspector import Inspector
@@ -75,8 +76,9 @@ class Lane:
         if self.race.measure.budget_s:
             self.subject.longest = max(self.subject.longest, self.stopwatch.longest)
         inspector = Inspector(self.subject, self.race, self.prompt, held_out)
-        self._doers = [self.marker, self.stopwatch, self._timeline, inspector, Thinner(self.subject, held_out)]
-        self._doers.append(Server(self.subject, self.name, held_out))
+        others = [Thinner(self.subject, held_out), Contexts(self.subject, held_out, self.meter)]
+        server = Server(self.subject, self.name, held_out)
+        self._doers = [self.marker, self.stopwatch, self._timeline, inspector, *others, server]
         return {
             "parameters": module_parameters(self.subject.model),
             "prompt_tokens": len(self.prompt),

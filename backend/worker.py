@@ -22,6 +22,7 @@ import psutil
 
 from backend import gemma, minilm
 from backend.catalog import model_facts, resolve
+from backend.contextway import Contextway
 from backend.encoding import Encodeway
 from backend.executors.local import LocalExecutor
 from backend.fetched import FETCHED, GEMMA
@@ -32,6 +33,7 @@ from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
+from backend.recipe.contexts import ContextSweep
 from backend.recipe.facts import ModelFacts, Task
 from backend.recipe.inspection import Inspection
 from backend.recipe.race import Race
@@ -45,6 +47,11 @@ from backend.watch import Cancelled, Progress
 IDLE_S = 0.1
 BEAT_S = 2.0
 FULL_WAIT_S = 1.0  # between two tries to write into a journal whose disk is full
+IN_STEPS: dict[str, tuple[type[Any], type[Any]]] = {  # jobs about a race: what each asks, and its way
+    "inspect": (Inspection, Inspectway),
+    "thin": (Thinning, Thinway),
+    "context": (ContextSweep, Contextway),
+}
 log = logging.getLogger("headway.worker")
 
 
@@ -88,7 +95,8 @@ class Worker:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
         if job := self.journal.claim(self.name, *IN_TURN):
-            end_well(self.journal, job, partial(getattr(self, f"_{job.kind}"), job), self.stopping)
+            jobs = {"race": self._race, "encode": self._encode, "save": self._save, "serve": self._serve}
+            end_well(self.journal, job, partial(jobs.get(job.kind, self._in_steps), job), self.stopping)
             self.idle.busy()
         else:
             self.idle.rest()
@@ -106,15 +114,11 @@ class Worker:
         _check(race, "encoder")
         return _to_end(Encodeway(self.journal, job.id, race, self.executor, self.beat))
 
-    def _inspect(self, job: Job) -> dict[str, float]:
-        asked = Inspection.read(job.spec)
+    def _in_steps(self, job: Job) -> dict[str, float]:
+        order, way = IN_STEPS[job.kind]
+        asked = order.read(job.spec)
         _check(asked.race)
-        return _to_end(Inspectway(self.journal, job.id, asked, self.executor, self.beat))
-
-    def _thin(self, job: Job) -> dict[str, float]:
-        asked = Thinning.read(job.spec)
-        _check(asked.race)
-        return _to_end(Thinway(self.journal, job.id, asked, self.executor, self.beat))
+        return _to_end(way(self.journal, job.id, asked, self.executor, self.beat))
 
     def _serve(self, job: Job) -> dict[str, float]:
         asked = Serving.read(job.spec)
@@ -148,16 +152,14 @@ class Worker:
             return self.stopping.is_set() or journal.cancelled(job.id)
 
         progress = teller(journal, job.id, "fetching")
-        if job.kind == GEMMA:
-            gemma.fetch(accepted=bool(job.spec.get("accepted")), progress=progress, cancelled=cancelled)
-        else:
-            minilm.fetch(progress=progress, cancelled=cancelled)
+        accepting = partial(gemma.fetch, accepted=bool(job.spec.get("accepted")))
+        (accepting if job.kind == GEMMA else minilm.fetch)(progress=progress, cancelled=cancelled)
         if cancelled():
             raise Cancelled
         return {"wall_s": time.monotonic() - began}
 
 
-def _to_end(way: Encodeway | Inspectway | Serveway | Thinway) -> dict[str, float]:
+def _to_end(way: Any) -> dict[str, float]:
     with way.running():
         way.run()
         return {"wall_s": way.wall_s}

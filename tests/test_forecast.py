@@ -98,6 +98,16 @@ def test_windows_bound_the_cache() -> None:
     assert kv_bytes(sliding, Recipe(), 500) == (6 * 100 + 2 * 500) * a_token // 8
 
 
+def test_a_quantized_cache_is_packed_but_for_its_newest_tokens() -> None:
+    # A head's token is 64 numbers a side in half a byte each, and 4 bytes of scale for 32 of them.
+    asked = {"key_bits": 4, "value_bits": 4, "group_size": 32, "recent": 32}
+    packed = 8 * 8 * 2 * (64 // 2 + 64 // 32 * 4)
+    assert kv_bytes_per_token(MHA, recipe(quantized_cache=asked)) == packed
+    full = kv_bytes_per_token(MHA, Recipe())
+    assert kv_bytes(MHA, recipe(quantized_cache=asked), 63) == 63 * full
+    assert kv_bytes(MHA, recipe(quantized_cache=asked), 500) == 448 * packed + 52 * full
+
+
 def test_a_draft_is_counted_with_its_lane(tiny_draft_folder: Path) -> None:
     plain = forecast_lane(MHA, Recipe(), 100)
     drafted = forecast_lane(MHA, recipe(draft_model={"model": str(tiny_draft_folder)}), 100)

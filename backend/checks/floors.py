@@ -34,6 +34,7 @@ FLOORS = {
     "backend.measurement": 6,
     "backend.inspecting": 6,
     "backend.thinning": 6,
+    "backend.contextway": 6,
     "backend.encoding": 6,
     "backend.idle": 6,
     "backend.raceway": 6,
@@ -57,7 +58,7 @@ PAGE_SIDE = (
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
-    *("backend.thinned", "backend.widths"),
+    *("backend.thinned", "backend.swept", "backend.widths"),
     *("backend.serving.view", "backend.serving.figures"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),
@@ -74,7 +75,7 @@ FREE_OF_TORCH = (
 STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
     *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle", "backend.thinning"),
-    *("backend.encoding", "backend.server", "backend.hostprocess", "backend.cli_serve"),
+    *("backend.encoding", "backend.contextway", "backend.server", "backend.hostprocess", "backend.cli_serve"),
 )
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")
 BEHIND_THE_JOURNAL = ("backend.worker", "backend.executors", "backend.lane", "backend.engine", "backend.techniques")

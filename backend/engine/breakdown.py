@@ -37,6 +37,7 @@ from backend.techniques.quantize.layers import linear_like
 STEPS, STEPS_S = 32, 3.0  # rounds of steps at most, and for how long at most a new one begins
 PREFILLS, PREFILL_S = 8, 1.5  # the same of prefill
 PLAIN_STEPS = 14
+ROOM = 3 * max(STEPS, PLAIN_STEPS) + 5  # tokens that follow the prompt at most
 WAKE_S = 0.03  # before each timed run: putting hooks on and off is a rest for the cores, which a step alone never has
 
 
@@ -84,7 +85,7 @@ def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
 def _decoder(subject: Subject, prompt: list[int]) -> Decoder:
     """One that has read the prompt and has run a few steps."""
     decoder = Decoder(replace(subject, plan=replace(subject.plan, proposer=None)), Sampling(), seed=1)
-    decoder.start(prompt, room=3 * max(STEPS, PLAIN_STEPS) + 5)
+    decoder.start(prompt, room=ROOM)
     for _ in range(3):
         decoder.step()
     return decoder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from backend.techniques.base import Subject, tensor_bytes
+from backend.techniques.base import Subject, layer_states, tensor_bytes
 
 GROWN = 4  # tokens by which the cache is grown
 
@@ -24,13 +24,16 @@ def kv_growth(subject: Subject) -> dict[str, Any]:
     """
     make = subject.plan.make_cache
     cache = make(2 * GROWN) if make else DynamicCache(config=subject.model.config)
-    ids = torch.zeros((1, GROWN), dtype=torch.long, device=subject.device)
+    packs = [int(layer.packs_after) for layer in cast(list[Any], cache.layers) if hasattr(layer, "packs_after")]
+    grown = max([GROWN, *packs])  # where tokens are packed by the block, enough to see it
+    ids = torch.zeros((1, grown), dtype=torch.long, device=subject.device)
     sizes: list[list[int]] = []
     for _ in range(2):
         subject.model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
         sizes.append([_held(layer) for layer in cast(list[Any], cache.layers)])
     layers = [layer for layer in cast(list[Any], cache.layers) if _is_kept(layer)]
-    rates = [_rate(layer, *size) for layer, *size in zip(cache.layers, *sizes, strict=True) if _is_kept(layer)]
+    held = zip(cast(list[Any], cache.layers), *sizes, strict=True)
+    rates = [_rate(layer, before, after, grown) for layer, before, after in held if _is_kept(layer)]
     sorts = Counter((type(layer).__name__, rate, _reach(layer)) for layer, rate in zip(layers, rates, strict=True))
     return {
         "kv_bytes_per_token": sum(rates),
@@ -49,12 +52,14 @@ def _is_kept(layer: Any) -> bool:
 
 def _held(layer: Any) -> int:
     """Bytes behind a layer's tensors, counters left out."""
-    return tensor_bytes(*(value for value in vars(layer).values() if isinstance(value, Tensor) and value.dim() > 1))
+    return tensor_bytes(*layer_states(layer))
 
 
-def _rate(layer: Any, before: int, after: int) -> int:
+def _rate(layer: Any, before: int, after: int, grown: int) -> int:
     """Bytes a token: what was added, or the share of one slot where all memory was taken before."""
-    return (after - before) // GROWN if after > before else after // int(layer.keys.shape[-2])
+    if hasattr(layer, "packs_after"):
+        return int(layer.bytes_per_token)
+    return (after - before) // grown if after > before else after // int(layer.keys.shape[-2])
 
 
 def _reach(layer: Any) -> str:

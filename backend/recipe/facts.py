@@ -45,6 +45,11 @@ class ModelFacts:
         return 0 if self.task == "encoder" else 2 * self.layers * self.kv_heads * self.head_dim
 
     @property
+    def kv_values_per_layer(self) -> int:
+        """The same of one layer."""
+        return self.kv_values_per_token // self.layers if self.layers else 0
+
+    @property
     def idle_parameters(self) -> int:
         """Numbers in the experts that a token does not pass through, all of them gated."""
         return 3 * self.hidden * self.expert_ffn * self.layers * (self.experts - self.used_experts)

@@ -102,6 +102,14 @@ class Switch(Config):
         """How it makes matrices be held, for the forecast, or None where they stay as they were loaded."""
         return None
 
+    def cached(self, facts: ModelFacts, tokens: int, width: int) -> int | None:
+        """Bytes that one layer caches for a text of so many tokens, `width` a number; None where it keeps them all."""
+        return None
+
+    def cached_per_token(self, facts: ModelFacts, width: int) -> float | None:
+        """Bytes of one layer's cache a token where its memory grows steadily; None where numbers stay as computed."""
+        return None
+
     def resize(self, facts: ModelFacts) -> dict[str, Any]:
         """The sizes of the model that it changes, by their names in the facts."""
         return {}

@@ -136,5 +136,11 @@ def tensor_bytes(*tensors: Tensor | None) -> int:
 
 def cache_bytes(cache: Cache) -> int:
     """Bytes that a cache's tensors hold, each storage once; a static cache counts all that it took."""
-    states = (value for layer in cache.layers for value in vars(layer).values())
-    return tensor_bytes(*(t for t in states if isinstance(t, Tensor) and t.dim() > 1))  # fewer are counters
+    return tensor_bytes(*(tensor for layer in cache.layers for tensor in layer_states(layer)))
+
+
+def layer_states(layer: Any) -> list[Tensor]:
+    """The tensors in which one layer of a cache holds its tokens, counters left out."""
+    held = getattr(layer, "states", None)  # of a layer that holds them in more than its own attributes
+    every = vars(layer).values() if held is None else held
+    return [tensor for tensor in every if isinstance(tensor, Tensor) and tensor.dim() > 1]

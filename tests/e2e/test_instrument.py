@@ -18,7 +18,7 @@ from backend.ui.share import pack
 from tests.e2e.journey import press_race, view_of, wait_for_end
 
 END_MS = 900_000
-TABS = ("Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers", "Time")
+TABS = ("Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers", "Context", "Time")
 
 
 def dynamic_int8() -> str:

@@ -97,7 +97,7 @@ def test_the_technique_itself_is_seen(kind: str, build: Build) -> None:
     assert effect["took_effect"] is True, effect
 
 
-@pytest.mark.parametrize("kind", ["static_cache", "window_cache", "prompt_lookup", "draft_model"])
+@pytest.mark.parametrize("kind", ["static_cache", "window_cache", "quantized_cache", "prompt_lookup", "draft_model"])
 def test_a_run_that_ignores_the_plan_is_caught(kind: str, build: Build) -> None:
     """The technique did its part and the engine did not: only the run can tell."""
     subject, switch = ready(kind, build, "llama")

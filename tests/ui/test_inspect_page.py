@@ -108,7 +108,7 @@ def test_a_finished_one_answers_every_question(open_inspect: Open, journal: Jour
     app = open_inspect(inspect=str(job))
     assert not app.exception
     text = shown(app)
-    names = ["Time", "Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers"]
+    names = ["Time", "Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers", "Context"]
     assert [tab.label for tab in app.tabs] == names
     assert "Baseline 6.90 ms: feed-forward 58%" in text
     assert "layer 3 is the slowest" in text

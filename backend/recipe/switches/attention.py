@@ -36,17 +36,21 @@ class AttentionKernel(Switch):
 
 
 class KVHeads(Switch):
-    """Fewer key-value heads, by mean pooling within groups: GQA, and MQA at one."""
+    """Fewer key-value heads, one for each group of them: GQA, and MQA at one."""
 
     kind: ClassVar[str] = "kv_heads"
     group: ClassVar[Group] = Group.ATTENTION
     order: ClassVar[int] = 200
     title: ClassVar[str] = "Key-value heads"
     summary: ClassVar[str] = "Query heads share keys and values: the KV cache shrinks; quality needs uptraining."
-    source: ClassVar[str] = "Ainslie et al. 2023 (GQA), mean pooling"
+    source: ClassVar[str] = "Ainslie et al. 2023 (GQA); groups of similar heads: Chen et al. 2024"
+    hint: ClassVar[str] = "Nothing is trained afterwards. The paper trains 5% of the first training's steps again."
     decoders_only: ClassVar[str] = "a decoder: shared keys and values save cache, and an encoder keeps none"
 
     count: int = Field(1, ge=1, le=1024, description="key-value heads to keep: 1 is MQA, all is MHA")
+    grouping: Literal["mean", "first", "activation"] = Field(
+        "mean", description="neighbours' mean, the first of neighbours, or the mean of heads that act alike on text"
+    )
 
     @property
     def changes_weights(self) -> bool:
@@ -54,7 +58,8 @@ class KVHeads(Switch):
 
     @property
     def label(self) -> str:
-        return "MQA" if self.count == 1 else f"GQA {self.count}"
+        kept = "MQA" if self.count == 1 else f"GQA {self.count}"
+        return kept + {"mean": "", "first": ", first heads", "activation": ", like with like"}[self.grouping]
 
     def refuse(self, facts: ModelFacts) -> str | None:
         if facts.kv_heads == 1:

@@ -49,6 +49,9 @@ class WindowCache(Switch):
             return f"a window below the model's context of {facts.context} tokens"
         return None
 
+    def cached(self, facts: ModelFacts, tokens: int, width: int) -> int:
+        return min(tokens, self.window) * width * facts.kv_values_per_layer
+
     def clash(self, other: Switch) -> str | None:
         if other.group == Group.DRAFT:
             return "rejected drafts are cut from the cache, and what left the window cannot come back"

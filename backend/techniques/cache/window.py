@@ -9,10 +9,10 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from backend.recipe.base import RecipeError
 from backend.recipe.switches.cache import WindowCache
 from backend.techniques.anatomy import pass_one_token
 from backend.techniques.base import Effect, Subject
+from backend.techniques.cache.attend import attention_layers
 from backend.techniques.registry import technique
 
 
@@ -96,14 +96,7 @@ class WindowCaching:
             RecipeError: for a model that caches something else than keys and values.
         """
         model = subject.model
-        if not all(
-            type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
-            for layer in DynamicCache(config=model.config).layers
-        ):
-            remedy = "Switch it off."
-            raise RecipeError(
-                f"switches.{switch.kind}", type(model).__name__, "a model of attention layers only", remedy
-            )
+        attention_layers(model, switch.kind)
 
         def make(total: int) -> Cache:
             cache = DynamicCache(config=model.config)

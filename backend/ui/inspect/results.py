@@ -13,6 +13,7 @@ from backend.ui.cards import error_card
 from backend.ui.figures import seconds, size
 from backend.ui.inspect import exports, heads, memory, operators, outliers, roofline, sensitivity, time
 from backend.ui.inspect.chips import draw_allocation
+from backend.ui.inspect.contexts import draw_contexts
 from backend.ui.inspect.cutting import draw_cutting
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.palette import look
@@ -24,7 +25,7 @@ STATES = {
     "cancelled": "Cancelled. What was found until then stands below",
     "failed": "Failed. What was found until then stands below",
 }
-TABS = ("Time", "Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers")
+TABS = ("Time", "Operators", "Roofline", "Memory", "Heads", "Pruning", "Sensitivity", "Outliers", "Context")
 
 
 def draw_results(view: InspectionView, job: Job) -> None:
@@ -46,6 +47,8 @@ def draw_results(view: InspectionView, job: Job) -> None:
         draw_cutting(job, view, dark)
     with tabs["Sensitivity"]:
         draw_allocation(job, view, dark)
+    with tabs["Context"]:
+        draw_contexts(job, dark)
     st.download_button(
         "JSON",
         lambda: exports.as_json(view, job.spec),

@@ -11,6 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.attention import KVHeads
+from backend.techniques.attention.kv_heads import put_in_order
+from backend.techniques.attention.likeness import group_alike
 from backend.techniques.base import Subject, decoder_layers
 from backend.techniques.registry import apply_switch, read_back
 
@@ -74,3 +76,64 @@ def test_an_unknown_build_is_refused(tiny_llama: Subject) -> None:
     tiny_llama.model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64))
     with pytest.raises(RecipeError, match="Llama, Mistral"):
         apply_switch(tiny_llama, KVHeads())
+
+
+def test_first_heads_are_kept_as_they_are(build: Build) -> None:
+    subject = build("llama")
+    linear = decoder_layers(subject.model)[0].self_attn.k_proj
+    weight = linear.weight.detach().clone()
+    apply_switch(subject, KVHeads(count=2, grouping="first"))
+    assert torch.equal(linear.weight.detach(), torch.cat([weight[:16], weight[32:48]]))
+    assert read_back(subject, KVHeads(count=2, grouping="first")).took_effect
+
+
+@pytest.mark.parametrize("shape", ["llama", "gqa"])
+def test_order_of_heads_changes_nothing(build: Build, logits: Callable[[Subject], Tensor], shape: str) -> None:
+    subject = build(shape)
+    before = logits(subject)
+    for layer in decoder_layers(subject.model):
+        put_in_order(layer.self_attn, [2, 0, 3, 1] if shape == "llama" else [1, 0], "kv_heads")
+    torch.testing.assert_close(logits(subject), before, atol=1e-5, rtol=1e-5)
+
+
+def test_like_heads_are_found_and_pooled_without_loss(build: Build, logits: Callable[[Subject], Tensor]) -> None:
+    subject = build("llama")
+    for layer in decoder_layers(subject.model):
+        for linear in (layer.self_attn.k_proj, layer.self_attn.v_proj):  # heads 0 and 2, and 1 and 3, are the same
+            linear.weight.data[32:] = linear.weight.data[:32]
+    before = logits(subject)
+    apply_switch(subject, KVHeads(count=2, grouping="activation"))
+    torch.testing.assert_close(logits(subject), before, atol=1e-4, rtol=1e-4)
+    effect = read_back(subject, KVHeads(count=2, grouping="activation"))
+    assert effect.took_effect
+    assert effect.facts["regrouped_layers"] == 3
+
+
+@pytest.mark.parametrize(("heads", "count"), [(6, 2), (6, 3), (8, 4)])
+def test_groups_are_whole_and_never_worse_than_neighbours(heads: int, count: int) -> None:
+    for seed in range(5):
+        states = torch.randn(heads, 10, generator=torch.Generator().manual_seed(seed))
+        alike = states @ states.T
+        order = group_alike(alike, count)
+        assert sorted(order) == list(range(heads))
+        assert within(alike, order, count) >= within(alike, list(range(heads)), count) - 1e-5
+        a, b = order[0], order[-1]
+        swapped = [b, *order[1:-1], a]
+        assert within(alike, order, count) >= within(alike, swapped, count) - 1e-4
+
+
+def within(alike: Tensor, order: list[int], count: int) -> float:
+    """Likeness within groups of neighbours, the heads' own left out."""
+    size = len(order) // count
+    groups = [order[at : at + size] for at in range(0, len(order), size)]
+    return sum(float(alike[a, b]) for group in groups for a in group for b in group if a != b)
+
+
+def test_one_group_needs_no_text(build: Build) -> None:
+    mean, alike = build("llama"), build("llama")
+    alike.read_text = None
+    apply_switch(mean, KVHeads(count=1))
+    apply_switch(alike, KVHeads(count=1, grouping="activation"))
+    weights = (decoder_layers(s.model)[0].self_attn.v_proj.weight for s in (mean, alike))
+    assert torch.equal(*weights)
+    assert KVHeads(count=1, grouping="activation").label == "MQA, like with like"
