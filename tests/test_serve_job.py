@@ -29,7 +29,7 @@ def works(tmp_path_factory) -> Iterator[Servings]:
 
 
 def test_the_same_load_is_served_by_every_lane_and_judged(works: Servings, tiny_folder: Path) -> None:
-    few = {"slots": 3, "block_tokens": 4, "blocks": 14}
+    few = {"slots": 3, "block_tokens": 4, "blocks": 10}
     variants = [{"limits": few}, {"recipe": {"switches": {"int8_weight_only": {}}}}]
     view = works.wait(works.submit(tiny_folder, variants=variants))
     assert view.state == "finished", view.card
