@@ -68,13 +68,14 @@ class Serveway(Raceway):
             self.breathe()
 
     def _progress(self, name: str | None = None) -> None:
-        """Tokens that were written, of those that all lanes are to write; a trace is counted in requests."""
+        """Answers that have ended, of all that the living lanes are to give."""
         lanes = [self.served.lanes[one] for one in self.lanes]
         done, total = sum(len(one.ended) for one in lanes), sum(one.requests for one in lanes)
         self.phase("serving", done, max(1, total), name, f"{done} of {total} answers")
 
     def _compare(self) -> None:
-        count = min(self.asked.check_alone, *(one.requests for one in self.served.lanes.values()))
+        most = [self.served.lanes[name].requests for name in self.lanes]
+        count = min([self.asked.check_alone, *most]) if most else 0
         for place in range(count):
             self.phase("comparing with answers written alone", place, count)
             for name in list(self.lanes):

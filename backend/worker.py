@@ -217,15 +217,13 @@ def _outcome(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -
     except JournalFull as error:
         log.error("job %d: the journal's disk is full: %s", job.id, error)
         journal.use_reserve()
-        card = {"field": "journal", "value": f"the disk of {journal.path.parent} is full"}
-        card["allowed"] = "some megabytes free"
-        card["remedy"] = "Free some space and race again. What was written before stays."
-        return "failed", {"card": card}
+        value, remedy = f"the disk of {journal.path.parent} is full", "Free some space. What was written before stays."
+        return "failed", {"card": RecipeError("journal", value, "some megabytes free", remedy).card()}
     except Exception as error:  # the process boundary: a job that breaks must not end the worker
         log.exception("job %d failed", job.id)
         remedy = "This is a fault of Headway: see worker.log in its state folder."
-        card = {"field": "race", "value": f"{type(error).__name__}: {error}", "allowed": "no fault", "remedy": remedy}
-        return "failed", {"card": card}
+        value = f"{type(error).__name__}: {error}"
+        return "failed", {"card": {"field": "race", "value": value, "allowed": "no fault", "remedy": remedy}}
 
 
 def _lives(name: str) -> bool:

@@ -80,7 +80,7 @@ class Server:
             "ended": told.ended,
             "spans": told.spans,
             "open": [[id, slot, since] for id, (slot, since) in self._open.items()],
-            "samples": told.samples[::stride],
+            "samples": told.samples[::-1][::stride][::-1],  # the newest is always among them
             "stats": self._engine.stats(),
         }
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_served_is_refused(subject_of, request_: Request, words: 
 
 def real(name: str) -> Subject:
     ref = resolve(name)
-    model = AutoModelForCausalLM.from_pretrained(ref.source, dtype=torch.float32, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(ref.path, dtype=torch.float32, local_files_only=True).eval()
     return Subject(model, None, model_facts(ref, False), torch.device("cpu"))
 
 
