@@ -1,7 +1,7 @@
 """The prediction: all that is forecast of a lane or of a whole race, as plain data for a page, a journal or a file.
 
     lane:  {"lane", "label", "device", "parameters": {part: count}, "active_parameters", "weights_bytes",
-            "kv_bytes_per_token",
+            "kv_bytes_per_token", "fits_tokens"|None (in free memory, see room.py; of a race's lanes only),
             "context" (tokens of the ceiling), "tokens" (of the memory: prompt and answer), "kv_bytes",
             "loading_bytes", "run_bytes" (peak of a request), "moved_bytes", "round_tokens" (see ceiling.Round),
             "bandwidth_bytes_per_s"|None, "tokens_per_s"|None, "prompt_tokens", "prefill_flops", "prefill_s"|None}
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backend.ceiling import compute_type, decode_ceiling, decode_round, elsewhere, prefill_flops, prefill_s
+from backend.devices import free_bytes
 from backend.families import FAMILIES
 from backend.forecast import forecast_lane, kv_bytes_per_token, lane_device, precisions
 from backend.known_machines import KNOWN_MACHINES, KnownMachine
@@ -28,6 +29,7 @@ from backend.modelref import bad_model
 from backend.parts import pruned, weight_parts
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
+from backend.room import longest_that_fits
 
 Lanes = Sequence[tuple[str, Recipe]]
 
@@ -91,6 +93,10 @@ def predict_race(facts: ModelFacts, lanes: Lanes, prompt: int, context: int, mac
     for _, recipe in lanes:
         recipe.check(facts)
     found = {name: predict_lane(facts, recipe, name, prompt, context, context, machine) for name, recipe in lanes}
+    free = {device: free_bytes(device) for device in {lane["device"] for lane in found.values()}}
+    for name, recipe in lanes:
+        room = free[found[name]["device"]]
+        found[name]["fits_tokens"] = None if room is None else longest_that_fits(facts, recipe, prompt, room)
     return {
         "model": facts.name,
         "architecture": facts.architecture,

@@ -58,7 +58,7 @@ PAGE_SIDE = (
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),
     *("backend.inspection", "backend.roofline", "backend.traces", "backend.allocation"),
-    *("backend.thinned", "backend.swept", "backend.widths"),
+    *("backend.thinned", "backend.swept", "backend.widths", "backend.room"),
     *("backend.serving.view", "backend.serving.figures"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),

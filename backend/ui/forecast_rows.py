@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.room import ENDLESS
 from backend.ui.figures import count, ratio, seconds, size, three
 from backend.ui.palette import look
 
@@ -22,6 +23,7 @@ def lane_rows(predicted: Prediction) -> Rows:
     rows.append(["Parameters, all", *(count(sum(lane["parameters"].values())) for lane in lanes.values())])
     for title, key in (("Weights", "weights_bytes"), ("KV per token", "kv_bytes_per_token")):
         rows.append([title, *(size(lane[key]) for lane in lanes.values())])
+    rows.append(["Longest context that fits, a lane alone", *(_room(lane) for lane in lanes.values())])
     for title, key in (
         (f"KV at {predicted['context']:,} tokens", "kv_bytes"),
         ("Peak of load", "loading_bytes"),
@@ -37,6 +39,14 @@ def lane_rows(predicted: Prediction) -> Rows:
 
 def _part(parameters: dict[str, int], part: str) -> str:
     return "the embedding's" if part == "head" and not parameters[part] else count(parameters[part])
+
+
+def _room(lane: dict[str, Any]) -> str:
+    """'1.2M tokens': by the free memory, whatever the model has learned to read."""
+    fits = lane["fits_tokens"]
+    if fits is None:
+        return "the device does not say what is free"
+    return "any: the cache stops growing" if fits >= ENDLESS else f"{count(fits)} tokens"
 
 
 def _bytes(lane: dict[str, Any], key: str) -> str:

@@ -48,6 +48,7 @@ def test_the_section_shows_lanes_side_by_side_before_anything_loads(open_bench: 
     assert not app.exception
     for title in ("Parameters, attention", "Weights", "KV per token", "Peak of load", "Peak of run", "Decode ceiling"):
         assert len(cells(app, title)) == 3
+    assert all(cell.endswith(" tokens") for cell in cells(app, "Longest context that fits"))
     assert all("tokens/s" in cell for cell in cells(app, "Decode ceiling here"))
     assert "if every guess is right" in text_of(app) or "if all 4 guesses are right" in text_of(app)
     for machine in KNOWN_MACHINES:
