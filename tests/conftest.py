@@ -22,7 +22,10 @@ _no_gemma: list[str] = []  # why the real model was not there, for the last line
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, then those on the real model, then those in a browser: a mistake shows early."""
+    """Quick tests first, then those on the real model, then those in a browser, so that a mistake shows early.
+
+    The real model and the browser need the whole machine; what else does is marked `alone` where it stands.
+    """
     items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
     for item in items:
         if "e2e" in item.path.parts or item.get_closest_marker("real"):

@@ -8,10 +8,9 @@ import pytest
 
 from tests.test_race import Bench
 
-QUICK = {"budget_s": 3.0, "tokens": 8, "quality_tokens": 0, "questions": 0}
-
-
 pytestmark = pytest.mark.alone  # each has a budget of time
+
+QUICK = {"budget_s": 3.0, "tokens": 8, "quality_tokens": 0, "questions": 0}
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,11 @@ def headline(name: str, lane: Lane) -> str:
     return f"{name} {text}{' (speed and memory simulated)' if lane.get('simulated') else ''}."
 
 
-def too_noisy(speed: dict[str, Any]) -> bool:
-    """Whether a ratio's interval is so wide that even 'as fast as' would claim too much."""
-    return bool(speed.get("low")) and speed["high"] > TOO_WIDE * speed["low"]
+def no_difference(verb: str, speed: dict[str, Any], span: str) -> str:
+    """A ratio within noise; where its interval is too wide, even 'as fast as' would claim too much."""
+    if speed.get("low") and speed["high"] > TOO_WIDE * speed["low"]:
+        return f"cannot be told from the baseline in speed, so noisy was it: {ratio(speed['ratio'])} {span}"
+    return f"{verb} as fast as the baseline, {ratio(speed['ratio'])} {span[:-1]}, within noise)"
 
 
 def _speed(speed: dict[str, Any] | None) -> str:
@@ -45,9 +47,7 @@ def _speed(speed: dict[str, Any] | None) -> str:
     if not speed.get("pairs", 1):
         span = "(in the race alone, no interval)"
     if speed.get("within_noise"):
-        if too_noisy(speed):
-            return f"cannot be told from the baseline in speed, so noisy was it: {ratio(speed['ratio'])} {span}"
-        return f"is as fast as the baseline, {ratio(speed['ratio'])} {span[:-1]}, within noise)"
+        return no_difference("is", speed, span)
     if speed["ratio"] < 1:
         return f"is {ratio(speed['ratio'])}: slower {span}"
     return f"is {ratio(speed['ratio'])} faster {span}"

@@ -10,7 +10,9 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from backend.journal import Journal
+from backend.recipe.race import all_presets
 from backend.replay import RaceView
+from backend.ui.share import pack
 
 RACE_MS = 240_000  # CI's machine has two cores and other work
 
@@ -20,6 +22,13 @@ def press_race(page: Page) -> int:
     page.get_by_role("button", name="Race", exact=True).click()
     page.wait_for_url(re.compile(r"job=\d+"))
     return int(re.search(r"job=(\d+)", page.url).group(1))  # type: ignore[union-attr]
+
+
+def brief(preset: str) -> str:
+    """The part of an address that asks for a preset's race with a short measurement, where that is not the matter."""
+    race = all_presets()[preset].race
+    quick = {"budget_s": 3.0, "quality_tokens": 256, "questions": 6}
+    return f"?race={pack(race.model_copy(update={'measure': race.measure.model_copy(update=quick)}))}"
 
 
 def wait_for_end(page: Page, word: str = "Finished", timeout: int = RACE_MS) -> None:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from backend.journal import Journal
-from tests.e2e.journey import press_race, view_of, wait_for_end, wait_until
+from tests.e2e.journey import brief, press_race, view_of, wait_for_end, wait_until
 
 
 def racing(app: Any, job: int) -> bool:
@@ -70,7 +70,7 @@ def test_a_finished_race_opened_again_looks_intended(
 
 def test_a_race_is_found_where_it_is_after_the_page_was_closed(app: Any, new_page: Any) -> None:
     first = new_page()
-    first.goto(f"{app.url}/?preset=storyteller-draft")
+    first.goto(f"{app.url}/{brief('storyteller-draft')}")
     job = press_race(first)
     wait_until(lambda: racing(app, job))
     first.close()
@@ -94,8 +94,8 @@ def test_cancel_keeps_what_was_measured(app: Any, page: Page, shoot: Callable[..
 
 def test_two_people_at_once_each_see_their_own_and_their_place(app: Any, new_page: Any) -> None:
     first, second = new_page(), new_page()
-    first.goto(f"{app.url}/?preset=storyteller-heads")
-    second.goto(f"{app.url}/?preset=storyteller-one-thread")
+    first.goto(f"{app.url}/{brief('storyteller-heads')}")
+    second.goto(f"{app.url}/{brief('storyteller-one-thread')}")
     one, two = press_race(first), press_race(second)
     assert two > one
     expect(second.get_by_text(re.compile("1 race before yours")).first).to_be_visible()
@@ -147,7 +147,7 @@ def test_markup_in_a_prompt_is_shown_as_text(app: Any, page: Page) -> None:
 
 
 def test_a_killed_lane_is_a_card_and_the_others_finish(own_app: Any, page: Page, shoot: Callable[..., Path]) -> None:
-    page.goto(f"{own_app.url}/?preset=storyteller-precisions")
+    page.goto(f"{own_app.url}/{brief('storyteller-precisions')}")
     job = press_race(page)
     wait_until(lambda: racing(own_app, job))
     max(lanes_of(own_app), key=lambda process: process.pid).kill()
@@ -160,7 +160,7 @@ def test_a_killed_lane_is_a_card_and_the_others_finish(own_app: Any, page: Page,
 
 
 def test_worker_and_pages_killed_come_back(own_app: Any, page: Page) -> None:
-    page.goto(f"{own_app.url}/?preset=storyteller-draft")
+    page.goto(f"{own_app.url}/{brief('storyteller-draft')}")
     job = press_race(page)
     wait_until(lambda: racing(own_app, job))
     for child in psutil.Process(own_app.process.pid).children():

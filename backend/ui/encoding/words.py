@@ -53,9 +53,7 @@ def speed_words(speed: dict[str, Any]) -> str:
     """'encodes 1.62x faster (1.60 to 1.64)', and what it means where it is no gain."""
     span = interval(speed.get("low"), speed.get("high"))
     if speed.get("within_noise"):
-        if words.too_noisy(speed):
-            return f"cannot be told from the baseline in speed, so noisy was it: {ratio(speed['ratio'])} {span}"
-        return f"encodes as fast as the baseline, {ratio(speed['ratio'])} {span[:-1]}, within noise)"
+        return words.no_difference("encodes", speed, span)
     word = "slower, " if speed["ratio"] < 1 else ""
     return f"encodes {word}{ratio(speed['ratio'])}{'' if word else ' faster'} {span}"
 

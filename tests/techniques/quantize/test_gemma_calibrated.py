@@ -24,7 +24,7 @@ pytestmark = pytest.mark.real
 
 SCORED = 4096  # characters of English, on which nothing was calibrated
 TOKENS = 512
-LAYERS = 6  # the model's first ones and its head, of which each takes as long; docs/quantization.md has all 18
+LAYERS = 6  # the model's first ones and its head, to take less time; docs/quantization.md has all 18
 
 Scored = Callable[..., tuple[float, int, Effect]]
 
