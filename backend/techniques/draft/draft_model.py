@@ -159,4 +159,4 @@ def _difference(subject: Subject, draft: Subject) -> str | None:
 
 def _width(subject: Subject) -> int:
     """How many logits the model gives: its vocabulary with its padding."""
-    return next(subject.model.get_input_embeddings().parameters()).shape[0]
+    return int(subject.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
