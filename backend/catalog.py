@@ -143,7 +143,7 @@ def _facts(
     kind = text_part(config).get("model_type", config["model_type"])
     task = task_of(kind, text_part(config))
     table = found.vocab * found.hidden
-    tied = _tied(config, kind, entries)
+    tied = _tied(config, kind, entries) or bool(saved and saved.one_table)
     if entries:
         parameters = sum(e.numel for n, e in entries.items() if not _unused(n, tied, task))
     elif ref.kind == "gguf":

@@ -8,7 +8,7 @@ from typing import get_args
 from backend.hardware import cpu_flags
 from backend.parts import WeightParts
 from backend.recipe.recipe import Recipe
-from backend.recipe.stores import Ground, Matrix, Stored, Zeros, floats
+from backend.recipe.stores import Ground, Matrix, Stored, Zeros, floats, int8_rows
 from backend.recipe.switches.mixed import HEAD, LEVELS, MixedPrecision, Rest
 
 
@@ -29,27 +29,40 @@ class HeldBytes:
 
 
 def held_bytes(parts: WeightParts, recipe: Recipe, width: int) -> HeldBytes:
-    """Bytes by part under a recipe; a tied head that is packed is a second copy of the embedding.
+    """Bytes by part under a recipe; a tied head that is packed is a copy of the embedding.
+
+    Unless the embedding is packed alike: then both are one.
 
     Args:
         width: bytes of a float of the lane.
     """
-    body, head = _stores(recipe, width, parts.layers)
-    table = Matrix(parts.head_rows, parts.head // parts.head_rows)
+    ground = _ground(recipe, width, parts.layers)
+    body, head = _stores(recipe, ground)
+    kept = next(filter(None, (switch.table(ground) for switch in recipe.switches.values())), None)
+    tied = parts.tied and parts.head > 0
+    if kept and tied and not head:
+        head = int8_rows  # the floats that it read are gone
+    shared = tied and kept is not None and kept is head
+    table = Matrix(parts.head_rows, parts.embedding // parts.head_rows)
     stored = sum(matrix.count * body(matrix) for matrix in parts.matrices)
     stored += width * (parts.linear - sum(matrix.count * matrix.numel for matrix in parts.matrices))  # shape unknown
     idle = sum(matrix.count * body(matrix) for matrix in parts.idle)
-    floats = 0.0 if parts.tied else float(width * parts.head)
-    own_head = head(table) if head is not None and parts.head else floats
-    return HeldBytes(stored, idle, own_head, float(width * parts.embedding), float(width * parts.rest))
+    own_head = 0.0 if parts.tied else float(width * parts.head)
+    if head is not None and parts.head:
+        own_head = head(table)
+    embedding = 0.0 if shared else kept(table) if kept else float(width * parts.embedding)
+    return HeldBytes(stored, idle, own_head, embedding, float(width * parts.rest))
 
 
-def _stores(recipe: Recipe, width: int, layers: int) -> Stored:
-    """How the layers' matrices and the head are held: what a switch says, or the floats that were loaded."""
+def _ground(recipe: Recipe, width: int, layers: int) -> Ground:
     zeros = max((switch.zeros for switch in recipe.switches.values()), default=Zeros())
-    ground = Ground(width, layers, "avx512_bf16" in cpu_flags(), zeros)
+    return Ground(width, layers, "avx512_bf16" in cpu_flags(), zeros)
+
+
+def _stores(recipe: Recipe, ground: Ground) -> Stored:
+    """How the layers' matrices and the head are held: what a switch says, or the floats that were loaded."""
     said = (switch.stores(ground) for switch in recipe.switches.values())
-    return next(filter(None, said), Stored(floats(width), None))
+    return next(filter(None, said), Stored(floats(ground.width), None))
 
 
 @dataclass(frozen=True)

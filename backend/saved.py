@@ -16,6 +16,7 @@ from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import STORYTELLERS
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Group
+from backend.recipe.switches.embedding import GROUP as TABLE_GROUP
 from backend.weightfiles import Entry
 from backend.widths import Widths
 
@@ -24,6 +25,7 @@ WEIGHTS = "model.safetensors"
 FORMAT = "headway-model"
 TAKEN = STORYTELLERS | {"gemma", "gemma-3-270m", "minilm", "all-minilm-l6-v2"}  # mean other models already
 ROW_STEP = 16  # rows of an int4 matrix are padded to it
+ONE_TABLE = "table of the head"  # an embedding that looks its rows up in what the int8 head holds
 BLOCK = 64  # weights that share a scale in the 4 bits of bitsandbytes
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
 _AGAIN = "Save the model again, or get both files again."
@@ -89,6 +91,19 @@ def _split(layer: PackedLayer) -> dict[str, Entry]:
     return _int4(layer) | likely | {"likely_scale": Entry("F32", (layer.likely,))}
 
 
+def _table8(layer: PackedLayer) -> dict[str, Entry]:
+    return _int8(layer) | _table_of_head(layer)
+
+
+def _table4(layer: PackedLayer) -> dict[str, Entry]:
+    codes, scale = (layer.rows, layer.columns // 2), (layer.rows, layer.columns // TABLE_GROUP, 2)
+    return {"codes": Entry("U8", codes), "scale": Entry("BF16", scale)} | _table_of_head(layer)
+
+
+def _table_of_head(layer: PackedLayer) -> dict[str, Entry]:
+    return {"multiplier": Entry("", (1,))}  # of a row, in the type that rows have
+
+
 PIECES: dict[str, Callable[[PackedLayer], dict[str, Entry]]] = {
     "int8": _int8,
     "int4": _int4,
@@ -98,6 +113,9 @@ PIECES: dict[str, Callable[[PackedLayer], dict[str, Entry]]] = {
     "fp4": _codebook,
     "llm_int8": _int8,
     "w8a8": _int8,
+    "table8": _table8,
+    "table4": _table4,
+    ONE_TABLE: _table_of_head,
 }
 
 
@@ -121,8 +139,14 @@ class Saved(Config):
     @property
     def precision(self) -> Recipe:
         """The part of the recipe that says how the weights are held."""
-        kinds = {kind: switch for kind, switch in self.recipe.switches.items() if switch.group == Group.PRECISION}
+        held = (Group.PRECISION, Group.EMBEDDING)
+        kinds = {kind: switch for kind, switch in self.recipe.switches.items() if switch.group in held}
         return Recipe(switches=kinds)
+
+    @property
+    def one_table(self) -> bool:
+        """Whether embedding and head are one, packed."""
+        return any(layer.format == ONE_TABLE for layer in self.layers.values())
 
     @property
     def label(self) -> str:

@@ -55,6 +55,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "int4 g32, head int4": {"int4_weight_only": {"head": "int4"}},
     "int3 g32": {"narrow_weight_only": {"bits": 3}},
     "NF4": {"bnb_4bit": {}},
+    "LLM.int8()": {"bnb_int8": {}},
+    "int8 weights, int8 embedding": {"int8_weight_only": {}, "embedding_table": {}},
 }
 
 

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
-from backend.recipe.stores import Ground, Stored, Zeros
+from backend.recipe.stores import Ground, Store, Stored, Zeros
 
 
 class Group(StrEnum):
     """The pipeline's stations, in the order in which a page shows them."""
 
     PRECISION = "precision"
+    EMBEDDING = "embedding"
     PRUNING = "pruning"
     EXPERTS = "experts"
     ATTENTION = "attention"
@@ -110,6 +111,10 @@ class Switch(Config):
         """Bytes of one layer's cache a token where its memory grows steadily; None where numbers stay as computed."""
         return None
 
+    def table(self, ground: Ground) -> Store | None:
+        """How it makes the embedding be held, for the forecast, or None where it stays as it was loaded."""
+        return None
+
     def resize(self, facts: ModelFacts) -> dict[str, Any]:
         """The sizes of the model that it changes, by their names in the facts."""
         return {}
@@ -121,7 +126,7 @@ class Switch(Config):
     @property
     def changes_weights(self) -> bool:
         """Whether what it does stays in the weights: it is saved with them, and cannot be done to packed ones."""
-        return self.group in (Group.PRECISION, Group.PRUNING, Group.EXPERTS)
+        return self.group in (Group.PRECISION, Group.EMBEDDING, Group.PRUNING, Group.EXPERTS)
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from backend.ui.figures import interval, ratio, seconds, size, three
 from backend.ui.palette import look
+from backend.ui.words import undecided
 
 Lane = dict[str, Any]
 TITLES = {
@@ -76,8 +77,8 @@ def told(figure: str, value: float) -> tuple[str, str]:
 def ratio_words(paired: dict[str, Any]) -> str:
     """'1.72x (1.69 to 1.75)', and what it means where it is no gain."""
     text = f"{ratio(paired['ratio'])} {interval(paired.get('low'), paired.get('high'))}"
-    if paired.get("within_noise"):
-        return f"{text}, within noise"
+    if noise := undecided(paired, "too noisy"):
+        return text + noise
     return f"{text}, worse" if paired["ratio"] < 1 else text
 
 

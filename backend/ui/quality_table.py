@@ -11,7 +11,7 @@ from backend.replay import RaceView
 from backend.ui.figures import ratio, share, three
 from backend.ui.palette import look
 from backend.ui.text import plain
-from backend.ui.words import protocol
+from backend.ui.words import protocol, undecided
 
 Entry = dict[str, Any]
 Row = tuple[str, str, dict[str, str]]  # metric, protocol, cell by lane
@@ -111,7 +111,7 @@ def _perplexity(variants: dict[str, Entry]) -> Iterator[Row]:
 
 def _times(found: Entry) -> str:
     span = f" ({three(found['low'])} to {three(found['high'])})" if "low" in found else " (one window: no interval)"
-    return f"{ratio(found['ratio'])}{span}{_noise(found)}"
+    return f"{ratio(found['ratio'])}{span}{undecided(found, 'too few windows')}"
 
 
 def _noise(found: Entry) -> str:

@@ -60,7 +60,7 @@ def reason(explained: dict[str, Any], what: str) -> str:
     found = explained["reason"]
     if found == "simulated":
         held = size(seen["weights_bytes"])
-        return f"The zeros stand in dense matrices, which are read whole: {held} for each token (simulated)."
+        return f"The matrices stay dense floats, which are read whole: {held} for each token (simulated)."
     if found == "slow layer":
         times, place = three(seen["times_median"]), int(seen["slowest_layer"])
         return (

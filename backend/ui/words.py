@@ -33,6 +33,14 @@ def headline(name: str, lane: Lane) -> str:
     return f"{name} {text}{' (speed and memory simulated)' if lane.get('simulated') else ''}."
 
 
+def undecided(found: dict[str, Any], why: str) -> str:
+    """What a ratio within noise says: nothing where its interval is wide, for which there is a reason."""
+    if not found.get("within_noise"):
+        return ""
+    wide = found.get("low") and found["high"] > TOO_WIDE * found["low"]
+    return f", {why} to tell" if wide else ", within noise"
+
+
 def no_difference(verb: str, speed: dict[str, Any], span: str) -> str:
     """A ratio within noise; where its interval is too wide, even 'as fast as' would claim too much."""
     if speed.get("low") and speed["high"] > TOO_WIDE * speed["low"]:
@@ -108,7 +116,7 @@ def quality_lines(lane: Lane) -> list[str]:
         span = ratio(perplexity["ratio"])
         if perplexity.get("low") is not None:
             span += f" {interval(perplexity['low'], perplexity['high'])}"
-        span += ", within noise" if perplexity.get("within_noise") else ""
+        span += undecided(perplexity, "too few windows")
         read = f"; {protocol(perplexity['protocol'])}" if perplexity.get("protocol") else ""
         made.append(f"Perplexity {three(perplexity['baseline'])} to {three(perplexity['value'])}, {span}{read}.")
     if cloze := lane.get("cloze"):

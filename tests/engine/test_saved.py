@@ -36,6 +36,7 @@ from backend.techniques.quantize.census import layer_format
 from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.quantize.int4_codes import pack_codes, unpack_codes
 from backend.techniques.quantize.layers import linear_like
+from backend.techniques.quantize.packed_embedding import PackedEmbedding
 from backend.techniques.registry import apply_switch
 from backend.texts import examples, held_out_text
 
@@ -58,6 +59,12 @@ CASES: dict[str, dict[str, Any]] = {
     "NF4": {"bnb_4bit": {"format": "nf4", "double_quant": False}},
     "FP4": {"bnb_4bit": {"format": "fp4", "double_quant": False}},
     "LLM.int8()": {"bnb_int8": {"threshold": 3.0}},
+    "one int8 table": {"embedding_table": {}, **INT8},
+    "int4 embedding, head int8": {"embedding_table": {"bits": 4}, **INT8},
+    "int8 embedding, split head": {
+        "embedding_table": {},
+        "mixed_precision": {"levels": "0:int4 head:split", "likely": 0.2, "split_group": 32},
+    },
     "zeros": {"magnitude": {"ratio": 0.5}},
     "half of the heads": {"prune_heads": {"ratio": 0.5}},
     "a layer fewer, int8": {"drop_layers": {"count": 1}, **INT8},
@@ -117,9 +124,11 @@ def test_what_is_known_before_loading_is_true(original: Path, tmp_path: Path, ca
     facts = model_facts(resolve(str(tmp_path / "saved")))
     layers = linear_like(subject.model).values()
     matrices = sum(layer.in_features * layer.out_features for layer in layers)  # type: ignore[operator]
-    head_apart = not subject.model.config.tie_word_embeddings
+    embedding = subject.model.get_input_embeddings()
+    shared = isinstance(embedding, PackedEmbedding) and embedding.is_that_of(subject.model.get_output_embeddings())
+    head_apart = not subject.model.config.tie_word_embeddings and not shared
     others = sum(p.numel() for n, p in subject.model.named_parameters() if "norm" in n)
-    table = subject.model.get_input_embeddings().weight.numel()
+    table = embedding.num_embeddings * embedding.embedding_dim
     assert facts.parameters == matrices + others + (table if head_apart else 0)
     assert facts.tied != head_apart
     predicted, held = weights_bytes(facts, Recipe()), weight_bytes(subject.model)

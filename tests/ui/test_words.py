@@ -140,3 +140,13 @@ def test_markup_is_escaped_and_nothing_is_lost(text: str) -> None:
     for mark in "*_`[<$:":
         assert told.count(mark) == told.count("\\" + mark)
     assert len(short(text, 20)) <= 20
+
+
+def test_a_ratio_within_noise_is_equal_only_where_its_interval_is_narrow() -> None:
+    assert words.undecided({"within_noise": False, "low": 1.1, "high": 1.2}, "too noisy") == ""
+    assert words.undecided({"within_noise": True, "low": 0.97, "high": 1.02}, "too noisy") == ", within noise"
+    assert (
+        words.undecided({"within_noise": True, "low": 0.001, "high": 800.0}, "too few windows")
+        == ", too few windows to tell"
+    )
+    assert words.undecided({"within_noise": True}, "too noisy") == ", within noise"

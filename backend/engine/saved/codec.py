@@ -13,17 +13,20 @@ from backend.engine.saved.codes import (
     keep_int8,
     keep_qint8,
     keep_split,
+    keep_table,
     keep_w8a8,
     make_int4,
     make_int8,
     make_qint8,
     make_split,
+    make_table,
     make_w8a8,
 )
 from backend.recipe.base import RecipeError
-from backend.saved import PackedLayer
+from backend.saved import ONE_TABLE, PackedLayer
 from backend.techniques.quantize.census import FLOATS, layer_format
 from backend.techniques.quantize.layers import linear_like
+from backend.techniques.quantize.packed_embedding import PackedEmbedding
 
 Pieces = dict[str, Tensor]
 
@@ -42,6 +45,7 @@ _INT4 = Codec(("Int4Linear",), keep_int4, make_int4)
 _SPLIT = Codec(("SplitLinear",), keep_split, make_split)
 _QINT8 = Codec(("DynamicQuantizedLinear",), keep_qint8, make_qint8)
 _W8A8 = Codec(("W8A8Linear",), keep_w8a8, make_w8a8)
+_TABLE = Codec(("PackedEmbedding",), keep_table, make_table)
 _CODEBOOK = Codec(("Linear4bit",), keep_codebook, make_codebook)
 _LLM_INT8 = Codec(("Linear8bitLt",), keep_llm_int8, make_llm_int8)
 CODECS: dict[str, Codec] = {
@@ -53,12 +57,16 @@ CODECS: dict[str, Codec] = {
     "fp4": _CODEBOOK,
     "llm_int8": _LLM_INT8,
     "w8a8": _W8A8,
+    "table8": _TABLE,
+    "table4": _TABLE,
+    ONE_TABLE: _TABLE,
 }
 
 
 def packed_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every layer whose matrix is not a plain float, by its dotted name."""
-    return {name: layer for name, layer in linear_like(model).items() if layer_format(layer) not in FLOATS}
+    """Every layer whose matrix is not a plain float, by its dotted name, an embedding too."""
+    tables = {name: module for name, module in model.named_modules() if isinstance(module, PackedEmbedding)}
+    return tables | {name: layer for name, layer in linear_like(model).items() if layer_format(layer) not in FLOATS}
 
 
 def keep(name: str, layer: nn.Module) -> tuple[PackedLayer, Pieces]:

@@ -13,6 +13,7 @@ from backend.saved import PackedLayer
 from backend.techniques.quantize.int4_codes import pack_codes, unpack_codes
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
+from backend.techniques.quantize.packed_embedding import PackedEmbedding
 from backend.techniques.quantize.qengine import best_engine, deprecation_unsaid, packing_for
 from backend.techniques.quantize.split_linear import SplitLinear
 from backend.techniques.quantize.w8a8_kernels import KERNELS, any_runs, pick
@@ -130,6 +131,23 @@ def make_w8a8(packed: PackedLayer, pieces: Pieces) -> nn.Module:
         )
     fixed = StaticRange(packed.activation_scale, packed.activation_zero) if packed.activation_scale else None
     return W8A8Linear.from_codes(pieces["codes"], pieces["scale"], pieces.get("bias"), fixed, pick(packed.kernel))
+
+
+def keep_table(layer: Any) -> tuple[PackedLayer, Pieces]:
+    """Codes and scales of an embedding, and its multiplier in the type that its rows have."""
+    multiplier = {"multiplier": torch.tensor([layer.multiplier], dtype=layer.dtype)}
+    shape = {"rows": layer.num_embeddings, "columns": layer.embedding_dim}
+    if layer.bits == 4:
+        return PackedLayer(format="table4", **shape), {"codes": layer.codes, "scale": layer.scale, **multiplier}
+    codes = layer.codes[:, : layer.embedding_dim].contiguous()
+    return PackedLayer(format="table8", **shape), {"codes": codes, "scale": layer.scale, **multiplier}
+
+
+def make_table(packed: PackedLayer, pieces: Pieces) -> nn.Module:
+    """The inverse of `keep_table`; a table that is the head's stays empty until `share_table` fills it."""
+    factor, empty = pieces["multiplier"], torch.empty(packed.rows, 0, dtype=torch.int8)
+    codes, scale = pieces.get("codes", empty), pieces.get("scale", torch.empty(0))
+    return PackedEmbedding(codes, scale, packed.columns, float(factor), factor.dtype)
 
 
 def shape_of(layer: Any, bias: object | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from backend.engine.saved.codec import keep
 from backend.saved import BLOCK, PackedLayer
 from backend.techniques.quantize.census import FLOATS, layer_format
 from backend.techniques.quantize.groups import MIDDLE
+from backend.techniques.quantize.packed_embedding import rows_of_fours
 
 Pieces = dict[str, Tensor]
 
@@ -30,7 +31,8 @@ def float_matrix(name: str, layer: Any) -> Tensor:
 
 def float_bias(layer: Any) -> Tensor | None:
     """The bias (N,) as float32, or None."""
-    bias = layer.bias() if callable(layer.bias) else layer.bias
+    bias = getattr(layer, "bias", None)  # embeddings have none
+    bias = bias() if callable(bias) else bias
     return None if bias is None else bias.detach().float().cpu()
 
 
@@ -59,6 +61,10 @@ def _llm_int8(packed: PackedLayer, pieces: Pieces) -> Tensor:
     return pieces["codes"].float() * pieces["scale"][:, None] / 127
 
 
+def _table4(packed: PackedLayer, pieces: Pieces) -> Tensor:
+    return rows_of_fours(pieces["codes"], pieces["scale"].float())
+
+
 _DECODE: dict[str, Callable[[PackedLayer, Pieces], Tensor]] = {
     "int8": _int8,
     "int4": _int4,
@@ -67,4 +73,6 @@ _DECODE: dict[str, Callable[[PackedLayer, Pieces], Tensor]] = {
     "fp4": _codebook,
     "llm_int8": _llm_int8,
     "w8a8": _int8,
+    "table8": _int8,
+    "table4": _table4,
 }

@@ -21,7 +21,9 @@ from backend.modelref import ModelRef, bad_model
 from backend.saved import Saved
 from backend.techniques.base import replace_module
 from backend.techniques.expertlayers import unstack
+from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.layers import unfold_conv1d
+from backend.techniques.quantize.packed_embedding import PackedEmbedding
 from backend.techniques.widths import set_widths
 
 Progress = Callable[[float, str], None]
@@ -43,6 +45,8 @@ def read_saved_model(ref: ModelRef, saved: Saved, progress: Progress) -> PreTrai
     try:
         with Tensors(ref.place) as tensors:
             _put_packed(model, ref, saved, tensors, progress)
+            if saved.one_table:
+                _share_table(model, ref)
             _put_floats(model, ref, tensors)
             left = tensors.unread
     except SafetensorError as error:
@@ -107,12 +111,23 @@ def _put_packed(model: PreTrainedModel, ref: ModelRef, saved: Saved, tensors: Te
             old: Any = model.get_submodule(name)
         except AttributeError:
             old = None
-        shape = (getattr(old, "out_features", None), getattr(old, "in_features", None))
+        shape = (
+            getattr(old, "out_features", getattr(old, "num_embeddings", None)),
+            getattr(old, "in_features", getattr(old, "embedding_dim", None)),
+        )
         if shape != (packed.rows, packed.columns):
             given = f"{ref.name}: {name} is {packed.rows} x {packed.columns}"
             allowed = f"{shape[0]} x {shape[1]}, as config.json says" if old is not None else "a layer of config.json"
             raise bad_model(given, allowed, "Config and weights are of two models: get both again.")
         replace_module(model, name, make(packed, {leaf: tensors.read(f"{name}.{leaf}") for leaf in packed.pieces()}))
+
+
+def _share_table(model: PreTrainedModel, ref: ModelRef) -> None:
+    """An embedding that was kept as the head's table gets it."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(table, PackedEmbedding) or not isinstance(head, Int8Linear):
+        raise bad_model(ref.name, "an int8 head for the embedding that shares its table", _AGAIN)
+    table.share(head)
 
 
 def _put_floats(model: PreTrainedModel, ref: ModelRef, tensors: Tensors) -> None:

@@ -21,11 +21,12 @@ from backend.engine.saved.card import model_card
 from backend.engine.saved.codec import keep, packed_layers
 from backend.recipe.base import RecipeError
 from backend.recipe.recipe import Recipe
-from backend.saved import MARKER, WEIGHTS, PackedLayer, Saved, read_saved, unfinished
+from backend.saved import MARKER, ONE_TABLE, WEIGHTS, PackedLayer, Saved, read_saved, unfinished
 from backend.techniques.anatomy import refusal_to_reload
 from backend.techniques.base import Subject
 from backend.techniques.expertlayers import stacked_names
 from backend.techniques.quantize.counting import weight_bytes
+from backend.techniques.quantize.packed_embedding import PackedEmbedding
 from backend.techniques.widths import uneven_widths
 
 Progress = Callable[[float, str], None]
@@ -138,6 +139,9 @@ def _collect(model: nn.Module, tell: Progress) -> tuple[dict[str, PackedLayer], 
     for done, (name, layer) in enumerate(layers.items()):
         tell(0.8 * done / len(layers), f"Reading {name}")
         packed[name], pieces = keep(name, layer)
+        if isinstance(layer, PackedEmbedding) and any(layer.is_that_of(other) for other in layers.values()):
+            packed[name] = packed[name].model_copy(update={"format": ONE_TABLE})
+            pieces = {leaf: pieces[leaf] for leaf in packed[name].pieces()}
         tensors |= {f"{name}.{leaf}": piece.cpu().contiguous() for leaf, piece in pieces.items()}
     inside = tuple(f"{name}." for name in layers)
     for name, value in (*model.named_parameters(), *_saved_buffers(model)):

@@ -120,4 +120,4 @@ class DraftModelProposer:
 
 def vocab_rows(subject: Subject) -> int:
     """How many logits the model gives: its vocabulary with its padding."""
-    return next(subject.model.get_input_embeddings().parameters()).shape[0]
+    return int(subject.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]

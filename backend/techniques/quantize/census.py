@@ -14,6 +14,7 @@ from backend.techniques.quantize.counting import float_name, layer_bytes, weight
 from backend.techniques.quantize.int4_linear import Int4Linear
 from backend.techniques.quantize.int8_linear import Int8Linear
 from backend.techniques.quantize.layers import group_skipped, head_name, linear_like
+from backend.techniques.quantize.packed_embedding import PackedEmbedding
 from backend.techniques.quantize.split_linear import SplitLinear
 from backend.techniques.quantize.w8a8_linear import W8A8Linear
 
@@ -25,6 +26,8 @@ def layer_format(layer: nn.Module) -> str:
     """What one layer's matrix is made of: 'float32', 'int8', 'int4', 'qint8', 'w8a8', 'csr', 'nf4', or a class."""
     if isinstance(layer, DynamicLinear):
         return "qint8"
+    if isinstance(layer, PackedEmbedding):
+        return f"int{layer.bits}"
     if isinstance(sparse := getattr(layer, "sparse_format", None), str):
         return sparse
     if isinstance(layer, SplitLinear):

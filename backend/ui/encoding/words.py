@@ -6,6 +6,7 @@ from typing import Any
 
 from backend.ui import words
 from backend.ui.figures import interval, ratio, seconds, share, size, three
+from backend.ui.figuretable import ratio_words
 from backend.ui.palette import look
 
 Lane = dict[str, Any]
@@ -147,15 +148,8 @@ def _row(title: str, cells: dict[str, Lane], tell: Any, paired: bool) -> list[st
     for name, cell in cells.items():
         made.append(tell(cell))
         if name != "base":
-            made.append(_ratio(cell.get("speed")) if paired else "")
+            made.append(ratio_words(cell["speed"]) if paired and cell.get("speed") else "")
     return made
-
-
-def _ratio(speed: dict[str, Any] | None) -> str:
-    if not speed:
-        return ""
-    text = f"{ratio(speed['ratio'])} {interval(speed.get('low'), speed.get('high'))}"
-    return f"{text}, within noise" if speed.get("within_noise") else f"{text}, worse" if speed["ratio"] < 1 else text
 
 
 def worth_rows(verdict: dict[str, Any]) -> Rows:
