@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slots", type=int, default=Limits().slots, help="texts that are written together")
     parser.add_argument("--blocks", type=int, default=0, help="KV blocks; 0 is enough for every slot's longest")
+    parser.add_argument(
+        "--prefix-blocks", type=int, default=0, help="beginnings of prompts kept for others, in blocks; 0 keeps none"
+    )
     parser.add_argument("--chat-template", metavar="plain|FILE", help="for chats, where the model has none of its own")
     parser.add_argument("--max-requests", type=int, default=default.max_requests, help="written or waiting at once")
     parser.add_argument("--max-body", type=int, default=default.max_body_bytes, help="bytes of a request")
@@ -112,7 +115,7 @@ def serve(args: argparse.Namespace) -> int:
         "max_requests": args.max_requests, "max_body_bytes": args.max_body, "grace_s": args.grace,
     }  # fmt: skip
     settings = Settings.read(given)
-    limits = Limits.read({"slots": args.slots, "blocks": args.blocks})
+    limits = Limits.read({"slots": args.slots, "blocks": args.blocks, "prefix_blocks": args.prefix_blocks})
     spec, template = race.model_dump(mode="json"), read_template(args.chat_template)
     order = Order(spec, lane, limits.model_dump(mode="json"), template, args.max_prompt, args.max_tokens)
     if not settings.is_local and settings.api_key is None:

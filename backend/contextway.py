@@ -12,7 +12,7 @@ from backend.raceway import Raceway
 from backend.recipe.contexts import ContextSweep
 
 LOADING = 600.0  # tokens that take about as long as loading a lane
-STEPS = {"quality": 8.0, "speed": 0.0}  # tokens that a step alone takes as long as, of those read many a call
+DECODED = 4.0  # tokens that a scored token takes as long as, in each cache, of those read many a call
 TIMED = 1500.0  # tokens that take about as long as timing steps at one length
 
 
@@ -66,7 +66,7 @@ class Contextway(Raceway):
         """About how long one length takes, in tokens that are read many a call."""
         if self.asked.ask == "speed":
             return length + TIMED
-        return (1 + len(self.asked.caches)) * (length - before + STEPS["quality"] * self.asked.scored)
+        return length - before + (1 + len(self.asked.caches)) * DECODED * self.asked.scored
 
     def hear(self, name: str, verb: str, share: float, text: str) -> None:
         """Progress of the step in hand within the whole."""

@@ -77,7 +77,7 @@ class Lane:
             self.subject.longest = max(self.subject.longest, self.stopwatch.longest)
         inspector = Inspector(self.subject, self.race, self.prompt, held_out)
         others = [Thinner(self.subject, held_out), Contexts(self.subject, held_out, self.meter)]
-        server = Server(self.subject, self.name, held_out)
+        server = Server(self.subject, self.name, held_out, self.stopwatch.wake)
         self._doers = [self.marker, self.stopwatch, self._timeline, inspector, *others, server]
         return {
             "parameters": module_parameters(self.subject.model),

@@ -170,7 +170,7 @@ class ModelHost:
         news: list[News] = [one for one in said if one]
         if ended:
             del self._writers[progress.id]
-            news.append(Ended(progress.id, ended, writer.tokens))
+            news.append(Ended(progress.id, ended, writer.tokens, progress.cached))
         return news
 
     def _stats(self) -> Stats:

@@ -41,6 +41,7 @@ from backend.recipe.serving import Serving
 from backend.recipe.thinning import Thinning
 from backend.savejob import SaveOrder, save
 from backend.serveway import Serveway
+from backend.serving.arrivals import check_load
 from backend.thinning import Thinway
 from backend.watch import Cancelled, Progress
 
@@ -122,7 +123,7 @@ class Worker:
 
     def _serve(self, job: Job) -> dict[str, float]:
         asked = Serving.read(job.spec)
-        asked.check(_check(asked.race))
+        check_load(asked, _check(asked.race))
         return _to_end(Serveway(self.journal, job.id, asked, self.executor, self.beat))
 
     def _save(self, job: Job) -> dict[str, float]:

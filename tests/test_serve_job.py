@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backend.recipe.serving import Targets
 from backend.serving.view import ServingView
 from tests.works import Works
 
@@ -63,10 +64,23 @@ def test_a_closed_loop_and_a_trace(works: Servings, tiny_folder: Path, tmp_path:
         ({"load": LOAD | {"output_max": 10_000}}, "the context of"),
         ({"variants": [{"recipe": {"switches": {"prompt_lookup": {}}}}]}, "its own number of guesses"),
         ({"load": {"arrivals": "trace", "trace": "/no/such.csv"}}, "a text file that can be read"),
-        ({"variants": [{"limits": {"blocks": 1}}]}, "KV blocks that there are"),
+        ({"variants": [{"limits": {"blocks": 1}}]}, "A.limits.blocks"),
     ],
 )
 def test_what_cannot_be_served_says_why(works: Servings, tiny_folder: Path, fields: dict[str, Any], words: str) -> None:
     view = works.wait(works.submit(tiny_folder, **fields))
     told = [view.card, *(lane.failure for lane in view.lanes.values())]
     assert any(words in str(one) for one in told), told
+
+
+def test_prompts_that_begin_alike_are_copied_where_prefixes_are_kept(works: Servings, tiny_folder: Path) -> None:
+    kept = {"slots": 3, "block_tokens": 4, "prefix_blocks": 16}
+    asked = works.submit(tiny_folder, load=LOAD | {"shared_prefix": 24}, variants=[{"limits": kept}])
+    view = works.wait(asked)
+    assert view.state == "finished", view.card
+    base, a = view.lanes["base"], view.lanes["A"]
+    assert base.arrived == a.arrived
+    assert min(one[2] for one in a.arrived) >= 28
+    assert all(one["same"] for one in a.alone), a.alone
+    assert a.figures(Targets())["prefix_hit_rate"] > 0.3
+    assert "prefix_hit_rate" not in base.figures(Targets())

@@ -15,14 +15,17 @@ from transformers import Cache, DynamicCache
 from backend.engine.breakdown import ROOM, decode_parts, plain_step_s
 from backend.engine.memory import MemoryMeter, give_back
 from backend.engine.quality import compare
+from backend.engine.recorded import at_once, fill, record_of
 from backend.metrics import mean_interval
 from backend.recipe.base import RecipeError
 from backend.recipe.contexts import SHORTEST, ContextSweep
 from backend.recipe.recipe import Recipe
 from backend.techniques.base import DecodePlan, Subject, cache_bytes
+from backend.techniques.cache.attend import attention_layers
 from backend.techniques.registry import apply_switch
 
 READ = 256  # tokens that are read in a call, between two lengths
+ROWS = 32  # tokens that are scored in a call, at most: of each there are logits over the whole vocabulary
 
 
 class Contexts:
@@ -31,12 +34,11 @@ class Contexts:
     def __init__(self, subject: Subject, held_out: list[int], meter: MemoryMeter) -> None:
         self._subject, self._held_out, self._meter = subject, held_out, meter
         self._asked: ContextSweep | None = None
-        self._caches: list[Cache] = []  # the full one first, then those that are scored
-        self._read = 0  # tokens of the text that all of them have seen
-        self._pending: list[Tensor] = []  # (V,) of each cache: what follows
+        self.record: Cache = DynamicCache()  # of the text so far
+        self._read = 0  # tokens of it
 
     def context_start(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The lengths that this model and its text have, at most as long as asked for; empty caches.
+        """The lengths that this model and its text have, at most as long as asked for.
 
         Raises:
             RecipeError: for random weights, a text that is too short, or a cache that this model cannot have.
@@ -44,34 +46,36 @@ class Contexts:
         subject, self._asked = self._subject, ContextSweep.read(asked)
         if self._asked.ask == "quality" and subject.facts.random_weights:
             raise RecipeError("model", subject.facts.name, "a model with weights of its own", "Choose one.")
-        lengths = lengths_of(min(self._asked.longest, subject.facts.context, len(self._held_out)))
+        lengths = lengths_of(min(self._asked.longest, subject.facts.context, len(self._held_out) - 1))
         if not lengths:
             value, allowed = f"{subject.facts.context} tokens of context", f"at least {SHORTEST}"
             raise RecipeError("model", value, allowed, "Choose a model with a longer context.")
         if self._asked.ask == "quality":
-            total = lengths[-1] + 1
-            self._caches = [empty(subject, recipe, total) for recipe in (Recipe(), *self._asked.caches)]
-        self._read = 0
+            attention_layers(subject.model, "caches")
+            for recipe in self._asked.caches:
+                empty(subject, recipe, lengths[-1] + 1)
+        self.record, self._read = record_of(subject.model), 0
         return {"lengths": lengths, "scored": self._asked.scored}
 
     def context_quality(self, length: int) -> dict[str, Any]:
-        """Read on up to `length`, its last tokens one a call; score these in every cache against the full one."""
+        """Score each cache against the full one after a prompt: the `scored` last tokens of the length are decoded.
+
+        Which tokens come is given, and several pass in one call where each sees what it would see alone. The prompt is
+        read once for all: in its one call every cache shows its tokens in full, and keeps them in its own way.
+        """
         if self._asked is None:
             raise RuntimeError("the sweep has not been asked for")
-        until = length - self._asked.scored
-        while self._read < until:
-            self._feed(min(READ, until - self._read))
-        scores: list[dict[str, list[float]]] = [{"kld": [], "top1": []} for _ in self._asked.caches]
-        for _ in range(self._asked.scored):
-            base = torch.log_softmax(self._pending[0].float(), dim=-1)[None]
-            token = self._held_out[self._read]
-            for found, logits in zip(scores, self._pending[1:], strict=True):
-                row = compare(base, logits[None], [token])
-                for name, values in found.items():
-                    values += row[name]
-            self._feed(1)
-        told = [_told(found, cache) for found, cache in zip(scores, self._caches[1:], strict=True)]
-        return {"length": length, "kv_bytes": cache_bytes(self._caches[0]), "caches": told}
+        scored = self._asked.scored
+        self._read_until(length - scored)
+        tail = self._held_out[length - scored : length + 1]
+        full = self._prompted(Recipe(), length)
+        base = torch.log_softmax(self._decode(full, tail[:-1]), dim=-1)  # (scored, V)
+        told = []
+        for recipe in self._asked.caches:
+            cache = self._prompted(recipe, length)
+            logits = self._decode(cache, tail[:-1])
+            told.append(_told(_compared(base, logits, tail[1:]), cache))
+        return {"length": length, "kv_bytes": cache_bytes(full), "caches": told}
 
     def context_speed(self, length: int) -> dict[str, Any]:
         """Steps after a prompt of `length` tokens: seconds, by part where they can be told apart, and memory."""
@@ -89,14 +93,29 @@ class Contexts:
         return told | {"peak_bytes": self._meter.peak_bytes}
 
     @torch.inference_mode()
-    def _feed(self, count: int) -> None:
-        """Read so many tokens on, in every cache."""
-        ids = torch.tensor([self._held_out[self._read : self._read + count]], device=self._subject.device)
-        self._pending = [
-            self._subject.model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1).logits[0, -1].cpu()
-            for cache in self._caches
-        ]
-        self._read += count
+    def _read_until(self, tokens: int) -> None:
+        """Read the text on into the record."""
+        while self._read < tokens:
+            part = self._held_out[self._read : min(self._read + READ, tokens)]
+            ids = torch.tensor([part], device=self._subject.device)
+            self._subject.model(input_ids=ids, cache=self.record, use_cache=True, logits_to_keep=1)
+            self._read += len(part)
+
+    def _prompted(self, recipe: Recipe, length: int) -> Cache:
+        """A cache of this kind as the text so far leaves it when it is read as a prompt."""
+        return fill(empty(self._subject, recipe, length + 1), self.record, self._read)
+
+    @torch.inference_mode()
+    def _decode(self, cache: Cache, tokens: list[int]) -> Tensor:
+        """Logits (T, V) after each of the tokens, as if they had been decoded one by one."""
+        rows: list[Tensor] = []
+        done = 0
+        while done < len(tokens):
+            part = tokens[done : done + at_once(cache, ROWS)]
+            ids = torch.tensor([part], device=self._subject.device)
+            rows.append(self._subject.model(input_ids=ids, cache=cache, use_cache=True).logits[0].float().cpu())
+            done += len(part)
+        return torch.cat(rows)
 
 
 def lengths_of(longest: int) -> list[int]:
@@ -132,3 +151,14 @@ def _told(found: dict[str, list[float]], cache: Cache) -> dict[str, Any]:
         "top1": top1,
         "kv_bytes": cache_bytes(cache),
     }
+
+
+def _compared(base: Tensor, logits: Tensor, tokens: list[int]) -> dict[str, list[float]]:
+    """Row by row, so that a large vocabulary's probabilities are held for a few tokens only."""
+    found: dict[str, list[float]] = {"kld": [], "top1": []}
+    for start in range(0, len(tokens), ROWS // 4):
+        part = slice(start, start + ROWS // 4)
+        scores = compare(base[part], logits[part], tokens[part])
+        for name, values in found.items():
+            values += scores[name]
+    return found

@@ -6,6 +6,7 @@ takes as long as its work. Requests arrive on that clock: a slower lane sees the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from backend.engine.batch.engine import BatchEngine, Progress
 from backend.engine.decode import Decoder
 from backend.recipe.base import RecipeError
 from backend.recipe.serving import Serving
-from backend.serving.arrivals import Arriving, all_arrivals
+from backend.serving.arrivals import Arriving, all_arrivals, longest_of
 from backend.serving.request import Request
 from backend.serving.tracefile import Arrival
 from backend.techniques.base import Subject
@@ -35,8 +36,9 @@ class Told:
 class Server:
     """Serves one load in one lane."""
 
-    def __init__(self, subject: Subject, name: str, held_out: list[int]) -> None:
-        self._subject, self._name, self._text = subject, name, held_out
+    def __init__(self, subject: Subject, name: str, held_out: list[int], wake: Callable[[], None]) -> None:
+        """`wake` runs before each slice, off the clock."""
+        self._subject, self._name, self._text, self._wake = subject, name, held_out, wake
 
     def serve_load(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Make the engine and the requests.
@@ -47,7 +49,7 @@ class Server:
         asked = Serving.read(spec)
         arrivals = all_arrivals(asked.load, asked.seed)
         self._asked, self._spread = asked, Random(asked.seed + 1)
-        longest = max(one.prompt_tokens + one.output_tokens for one in arrivals)
+        longest = longest_of(arrivals)
         if longest > self._subject.facts.context:
             allowed = f"at most {self._subject.facts.context} tokens of prompt and answer together, the context"
             raise RecipeError("load", f"a request of {longest} tokens", allowed, "Shorten the longest requests.")
@@ -63,6 +65,7 @@ class Server:
 
     def serve_slice(self, budget_s: float) -> dict[str, Any]:
         """Serve for about so long on the lane clock, a step at least."""
+        self._wake()
         told, deadline = Told(), self._clock + budget_s
         while self._ended < self._arriving.total:
             self._take(told)
@@ -93,13 +96,18 @@ class Server:
             told.arrived.append([request.id, one.at_s, one.prompt_tokens, one.output_tokens])
 
     def _request(self, one: Arrival) -> Request:
-        """Its prompt is a stretch of the held-out text, from a place of its own."""
+        """Its prompt is a stretch of the held-out text from a place of its own, after the beginning that all share."""
+        shared = min(self._asked.load.shared_prefix, one.prompt_tokens - 1)
         start = self._spread.randrange(len(self._text))
-        repeated = self._text * (-(-(start + one.prompt_tokens) // len(self._text)))
         number = len(self._requests)
-        prompt = tuple(repeated[start : start + one.prompt_tokens])
+        prompt = (*self._stretch(0, shared), *self._stretch(start, one.prompt_tokens - shared))
         seed = self._asked.seed + number
         return Request(number, prompt, one.output_tokens, one.at_s, self._asked.sampling, seed)
+
+    def _stretch(self, start: int, tokens: int) -> list[int]:
+        """Tokens of the held-out text, which begins anew at its end."""
+        repeated = self._text * -(-(start + tokens) // len(self._text))
+        return repeated[start : start + tokens]
 
     def _step(self, told: Told) -> None:
         before = self._clock

@@ -42,7 +42,7 @@ class ContextSweep(Config):
     job: int | None = Field(None, ge=1, description="the inspection that it was asked from")
     ask: Literal["quality", "speed"] = Field("quality", description="KLD of caches, or time and memory of lanes")
     longest: int = Field(LONGEST, ge=SHORTEST, le=131_072, description="tokens of the longest text, where it has them")
-    caches: tuple[Recipe, ...] = Field((), max_length=6, description="caches that are scored, one switch each")
+    caches: tuple[Recipe, ...] = Field((), max_length=8, description="caches that are scored, one switch each")
     scored: int = Field(64, ge=8, le=SHORTEST // 2, description="tokens scored at the end of each length")
     kld: float = Field(SAFE_KLD, gt=0.0, le=100.0, description="the bound: mean KLD in nats up to which it is safe")
 

@@ -45,6 +45,28 @@ class Limits(Config):
     tpot_target_s: float = Field(
         0.0, ge=0.0, le=3600.0, description="seconds a token that admission keeps to; 0 is no target"
     )
+    prefix_blocks: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="blocks of prompts kept for others that begin alike, beside `blocks`; 0 is none",
+    )
+
+    def needed(self, tokens: int) -> int:
+        """Blocks that hold so many tokens."""
+        return -(-tokens // self.block_tokens)
+
+    def check(self, where: str, longest: int) -> None:
+        """Refuse a memory limit that cannot hold a request of `longest` tokens, which could never be served.
+
+        Raises:
+            RecipeError: naming `blocks`.
+        """
+        needed = self.needed(longest)
+        if 0 < self.blocks < needed:
+            allowed = f"0, or at least {needed}: the longest request has {longest} tokens of prompt and answer"
+            remedy = "Raise the memory limit, or shorten prompts or answers."
+            raise RecipeError(f"{where}.blocks", self.blocks, allowed, remedy)
 
     @property
     def label(self) -> str:
@@ -54,6 +76,7 @@ class Limits(Config):
         words += [f"{self.blocks} blocks"] if self.blocks else []
         words += [self.preemption] if self.blocks and self.admission == "grow" else []
         words += [f"TPOT {self.tpot_target_s * 1000:g} ms"] if self.tpot_target_s else []
+        words += [f"prefixes in {self.prefix_blocks} blocks"] if self.prefix_blocks else []
         return ", ".join(words)
 
 
@@ -77,6 +100,9 @@ class Load(Config):
     prompt_max: int = Field(128, ge=1, le=1_000_000, description="tokens of the longest prompt")
     output_min: int = Field(16, ge=1, le=1_000_000, description="tokens of the shortest answer")
     output_max: int = Field(256, ge=1, le=1_000_000, description="tokens of the longest answer")
+    shared_prefix: int = Field(
+        0, ge=0, le=1_000_000, description="tokens that all prompts begin with, before their own; in a trace among them"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -93,7 +119,7 @@ class Load(Config):
     @property
     def longest(self) -> int:
         """Tokens of prompt and answer together, at most; of a trace its file decides."""
-        return self.prompt_max + self.output_max
+        return self.shared_prefix + self.prompt_max + self.output_max
 
     @property
     def label(self) -> str:
@@ -105,7 +131,8 @@ class Load(Config):
             "burst": f"{min(self.burst, self.requests)} at once",
             "closed": f"{self.clients} clients in a closed loop",
         }[self.arrivals]
-        return f"{self.requests} requests, {how}"
+        alike = f", {self.shared_prefix} tokens of each prompt alike" if self.shared_prefix else ""
+        return f"{self.requests} requests, {how}{alike}"
 
 
 class Targets(Config):
@@ -170,13 +197,17 @@ class Serving(Config):
         """Refuse what cannot be served, before anything is loaded.
 
         Raises:
-            RecipeError: for a request longer than the context, or a switch that decodes one request only.
+            RecipeError: for a request longer than the context or than a lane's memory, or a switch that decodes one
+                request only.
         """
         if self.load.arrivals != "trace" and self.load.longest > facts.context:
-            asked = f"{self.load.prompt_max} and {self.load.output_max} to write"
+            prompt = self.load.shared_prefix + self.load.prompt_max
+            asked = f"{prompt} and {self.load.output_max} to write"
             allowed = f"at most {facts.context} tokens together, the context of {facts.name}"
             raise RecipeError("load.prompt_max", asked, allowed, "Lower prompt_max or output_max.")
         for name, lane in self.lanes:
+            if self.load.arrivals != "trace":
+                lane.limits.check(f"{name}.limits", self.load.longest)
             for switch in lane.recipe.pipeline:
                 if reason := switch.alone():
                     allowed = f"nothing here: {reason}"

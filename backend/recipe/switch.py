@@ -143,6 +143,11 @@ class Switch(Config):
         """The reason why it serves one request at a time and no batch of them, or None."""
         return _ONE_REQUEST.get(self.group)
 
+    @classmethod
+    def for_batch(cls) -> dict[str, Any] | None:
+        """Fields with which a batch of requests can have it, {} where the defaults will do; None where it cannot."""
+        return {} if cls.model_construct().alone() is None else None
+
     def clash(self, other: Switch) -> str | None:
         """The reason why it cannot stand beside another switch of the same recipe, or None."""
         return None

@@ -145,4 +145,5 @@ async def _collect(exchange: Exchange, count: int) -> list[Text]:
 
 def _usage(exchange: Exchange, firsts: Sequence[int]) -> Usage:
     """A prompt is read for each of its texts, and counted once."""
-    return Usage(sum(exchange.began[id].prompt_tokens for id in firsts), exchange.written)
+    cached = sum(exchange.ended[id].cached for id in firsts if id in exchange.ended)
+    return Usage(sum(exchange.began[id].prompt_tokens for id in firsts), exchange.written, cached)

@@ -22,15 +22,20 @@ class Text:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens read and written."""
+    """Tokens read and written; `cached` of those read were not computed."""
 
     prompt: int
     completion: int
+    cached: int = 0
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Any]:
         """As the API has it."""
-        total = self.prompt + self.completion
-        return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        }
 
 
 class Form:

@@ -20,6 +20,8 @@ _ENGINE = {  # what engines say of themselves, where they do
     "batch": ("headway_batch_size", "Texts in the last step."),
     "blocks_used": ("headway_kv_blocks_used", "KV blocks that hold something."),
     "blocks_total": ("headway_kv_blocks", "KV blocks in all."),
+    "prefix_blocks_used": ("headway_prefix_blocks_used", "Blocks of prompts that are kept for others."),
+    "prefix_hit_rate": ("headway_prefix_hit_rate", "Share of all prompt tokens that were not computed."),
 }
 
 
@@ -54,6 +56,18 @@ class Instruments:
             Gauge("headway_open_requests", "Texts that the model has not ended, wanted or not.", lambda: float(open())),
             *engine,
             Gauge("headway_preemptions_total", "Texts put back.", partial(self._engine, "preemptions"), "counter"),
+            Gauge(
+                "headway_prefix_asked_tokens_total",
+                "Prompt tokens that were looked up.",
+                partial(self._engine, "prefix_asked_tokens"),
+                "counter",
+            ),
+            Gauge(
+                "headway_prefix_reused_tokens_total",
+                "Of these, tokens that were not computed.",
+                partial(self._engine, "prefix_reused_tokens"),
+                "counter",
+            ),
             Gauge("headway_engine_steps_total", "Steps of the engine.", lambda: self._stats.steps, "counter"),
             Gauge("headway_engine_step_seconds_total", "Time in them.", lambda: self._stats.step_s, "counter"),
             Gauge("headway_longest_step_seconds", "Of the last half second.", lambda: self._stats.longest_step_s),

@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from random import Random
 
-from backend.recipe.serving import Load
+from backend.recipe.base import RecipeError
+from backend.recipe.facts import ModelFacts
+from backend.recipe.serving import Load, Serving
 from backend.serving.tracefile import Arrival, read_trace
 
 
@@ -25,9 +27,31 @@ def all_arrivals(load: Load, seed: int) -> list[Arrival]:
             clock += chance.expovariate(load.rate_per_s)
         elif load.arrivals == "burst":
             clock = number // load.burst * load.every_s
-        prompt = _length(chance, load.prompt_min, load.prompt_max)
+        prompt = load.shared_prefix + _length(chance, load.prompt_min, load.prompt_max)
         found.append(Arrival(clock, prompt, _length(chance, load.output_min, load.output_max)))
     return found
+
+
+def longest_of(arrivals: list[Arrival]) -> int:
+    """Tokens of prompt and answer together, at most."""
+    return max(one.prompt_tokens + one.output_tokens for one in arrivals)
+
+
+def check_load(asked: Serving, facts: ModelFacts) -> None:
+    """Refuse what could never be served, before a model is loaded; for a load from a file that file is read.
+
+    Raises:
+        RecipeError: see `Serving.check`; and for a file that cannot be read.
+    """
+    asked.check(facts)
+    if asked.load.arrivals != "trace":
+        return
+    longest = longest_of(all_arrivals(asked.load, asked.seed))
+    if longest > facts.context:
+        allowed = f"at most {facts.context} tokens of prompt and answer together, the context"
+        raise RecipeError("load.trace", f"a request of {longest} tokens", allowed, "Shorten the longest requests.")
+    for name, lane in asked.lanes:
+        lane.limits.check(f"{name}.limits", longest)
 
 
 def _length(chance: Random, least: int, most: int) -> int:

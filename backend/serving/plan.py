@@ -18,6 +18,8 @@ class Sequence:
     slot: int | None = None
     blocks: int = 0
     swapped: bool = False  # its keys and values lie outside the slots
+    keys: list[bytes] = field(default_factory=list)  # of its prompt's whole blocks, where prefixes are kept
+    looked: bool = False  # whether its prompt has been counted among those that were looked up
 
     @property
     def written(self) -> int:
@@ -52,13 +54,34 @@ class Feed:
     ghost: bool = False  # of a request that has ended: computed, as a static batch does, and thrown away
 
 
+@dataclass(frozen=True)
+class Copy:
+    """The first tokens of a request need not be read: their keys and values are copied from these places."""
+
+    id: int
+    slot: int
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Blocks of a prompt that this step reads to their ends: kept in these places once it has."""
+
+    id: int
+    slot: int
+    blocks: tuple[int, ...]
+    places: tuple[int, ...]
+
+
 @dataclass
 class Plan:
-    """One step: first all leave, then all enter, then everything is fed in one call."""
+    """One step: all leave, then all enter, then beginnings are copied, everything is fed in one call, and kept."""
 
     leaves: list[Move] = field(default_factory=list)
     enters: list[Move] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
     feeds: list[Feed] = field(default_factory=list)
+    keeps: list[Keep] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:

@@ -135,6 +135,7 @@ class Ended:
     id: int
     reason: Reason
     tokens: int  # of the whole answer, the end-of-text token included
+    cached: int = 0  # tokens of the prompt that were not computed
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,10 @@ class ServedView:
     def figures(self, targets: Targets) -> dict[str, Any]:
         """Of what has ended so far."""
         found = summary(self.ended, self.clock, targets)
-        return found | {"preemptions": self.stats.get("preemptions", 0)} if found else {}
+        if not found:
+            return {}
+        known = ("preemptions", "prefix_hit_rate")
+        return found | {name: self.stats[name] for name in known if name in self.stats}
 
 
 @dataclass

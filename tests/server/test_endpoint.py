@@ -74,3 +74,18 @@ def test_a_recipe_that_no_batch_can_run_is_served_in_turn_and_says_so(
     assert "no draft" in told["engine"]
     asked = ASK | {"temperature": 0, "max_tokens": 60}
     assert other.completions.create(**asked).choices[0].text == client.completions.create(**asked).choices[0].text
+
+
+def test_tokens_of_a_prompt_that_were_not_computed_are_told(serve: Callable[..., Served], tiny_folder: Path) -> None:
+    one = serve(str(tiny_folder), "--name", "tiny", "--prefix-blocks", "32")
+    asked = ASK | {"prompt": "Once there was a lantern in the harbor. " * 4, "temperature": 0}
+    first, second = (one.client().completions.create(**asked) for _ in range(2))
+    streamed = list(one.client().completions.create(**asked, stream=True, stream_options={"include_usage": True}))[-1]
+    assert first.choices[0].text == second.choices[0].text
+    cached = [told.usage.prompt_tokens_details.cached_tokens for told in (first, second, streamed)]
+    assert cached[0] == 0 < cached[1] == cached[2] < first.usage.prompt_tokens
+    assert cached[1] % 16 == 0
+    told = one.settled()
+    assert told["headway_prefix_reused_tokens_total"] == sum(cached)
+    assert told["headway_prefix_hit_rate"] == pytest.approx(sum(cached) / (3 * first.usage.prompt_tokens))
+    one.stop()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from backend.recipe.base import RecipeError
+from backend.recipe.facts import ModelFacts
 from backend.recipe.serving import Load, Serving, Targets, serve_presets
-from backend.serving.arrivals import Arriving, all_arrivals
+from backend.serving.arrivals import Arriving, all_arrivals, check_load
 from backend.serving.figures import Served, summary
 from backend.serving.pace import Pace
 from backend.serving.tracefile import Arrival, read_trace
@@ -98,3 +99,41 @@ def test_a_bad_serving_names_its_field(spec: dict[str, object], words: str) -> N
 
 def test_every_preset_reads() -> None:
     assert "static-against-continuous" in serve_presets()
+
+
+def test_a_shared_beginning_comes_on_top_of_what_is_drawn() -> None:
+    alike = all_arrivals(Load(shared_prefix=100), 1)
+    assert [one.prompt_tokens - 100 for one in alike] == [one.prompt_tokens for one in all_arrivals(Load(), 1)]
+    assert Load(shared_prefix=100).longest == Load().longest + 100
+
+
+FACTS = ModelFacts("tiny", "llama", 2, 64, 96, 4, 2, 16, 64, 512, 1000, 0)
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [
+        (
+            {},
+            r"A\.limits\.blocks: '23' is not possible. Allowed: 0, or at least 24: the longest request has 384 tokens",
+        ),
+        ({"prompt_max": 500}, "the context of tiny"),
+        ({"shared_prefix": 200}, "the context of tiny"),
+    ],
+)
+def test_what_could_never_be_served_is_refused_before_anything_is_loaded(load: dict[str, int], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        check_load(Serving.read({"load": load, "variants": [{"limits": {"blocks": 23}}]}), FACTS)
+
+
+def test_a_memory_limit_that_holds_the_longest_request_is_enough() -> None:
+    check_load(Serving.read({"variants": [{"limits": {"blocks": 24}}]}), FACTS)
+
+
+@pytest.mark.parametrize(("tokens", "words"), [(600, "load.trace"), (400, r"A\.limits\.blocks")])
+def test_so_is_a_trace_whose_longest_request_is_too_long(tmp_path: Path, tokens: int, words: str) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text(f"arrival_s,prompt_tokens,output_tokens\n0,{tokens},8\n")
+    asked = {"load": {"arrivals": "trace", "trace": str(table)}, "variants": [{"limits": {"blocks": 25}}]}
+    with pytest.raises(RecipeError, match=words):
+        check_load(Serving.read(asked), FACTS)

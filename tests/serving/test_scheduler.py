@@ -80,7 +80,9 @@ def test_whatever_comes_every_token_is_written_once_and_every_block_comes_back(l
             written[feed.id] += feed.emits
         slots = [feed.slot for feed in plan.feeds]
         assert len(slots) == len(set(slots)) <= limits.slots
-        assert line.blocks.used == sum(one.blocks for one in line.running) <= line.blocks.total
+        assert line.blocks.used == sum(one.blocks for one in (*line.running, *line.ghosts)) <= line.blocks.total
+        ghosts = [feed for feed in plan.feeds if feed.ghost]
+        assert len(ghosts) == len(line.ghosts), "what is computed holds its blocks, and nothing else does"
         line.advance(plan)
         if not (coming or line.waiting or line.running):
             break
@@ -122,3 +124,40 @@ def test_what_could_never_fit_is_refused() -> None:
     line.add(Request(1, (1,) * 4, 4))
     with pytest.raises(RecipeError, match=r"request\.id"):
         line.add(Request(1, (1,), 1))
+
+
+def test_rows_that_have_ended_keep_their_blocks_until_their_batch_has() -> None:
+    line = Scheduler(Limits(batching="static", slots=2, block_tokens=1, admission="reserve"), blocks=20)
+    for one in asked([(3, 1), (3, 4), (3, 2)]):
+        line.add(one)
+    used = []
+    while line.waiting or line.running:
+        plan = line.plan()
+        used.append(line.blocks.used)
+        line.advance(plan)
+    assert used == [11, 11, 11, 11, 5, 5]
+    assert line.blocks.used == 0
+
+
+def test_a_batch_that_its_own_rows_hold_up_is_cut_short() -> None:
+    line = Scheduler(Limits(batching="static", slots=2, block_tokens=1), blocks=9)
+    for one in asked([(3, 1), (3, 6)]):
+        line.add(one)
+    steps = []
+    while line.waiting or line.running:
+        plan = line.plan()
+        steps.append([feed.ghost for feed in plan.feeds])
+        line.advance(plan)
+    assert steps == [[False, False], [False, True], [False, True], [False], [False], [False]]
+    assert line.preemptions == 0
+
+
+def test_a_row_that_is_cancelled_last_ends_the_batch() -> None:
+    line = Scheduler(Limits(batching="static", slots=2), blocks=20)
+    for one in asked([(3, 1), (3, 4)]):
+        line.add(one)
+    line.advance(line.plan())
+    assert line.ghosts
+    line.cancel(1)
+    assert line.blocks.used == 0
+    assert sorted(line.left()) == [0, 1]

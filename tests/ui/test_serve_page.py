@@ -53,8 +53,9 @@ def a_serving(journal: Journal, until: str = "finished") -> int:
 
 def served(end: float) -> dict[str, object]:
     return {
-        "clock": end, "finished": True, "stats": {"preemptions": 0}, "arrived": [[0, 0.0, 8, 5]],
-        "ended": [[0, 0.0, end / 2, end, 5]], "spans": [[0, 0, 0.0, end / 2, end]], "open": [],
+        "clock": end, "finished": True, "stats": {"preemptions": 0, "prefix_hit_rate": 0.25},
+        "arrived": [[0, 0.0, 8, 5]], "ended": [[0, 0.0, end / 2, end, 5]],
+        "spans": [[0, 0, 0.0, end / 2, end]], "open": [],
         "samples": [[end / 2, 1, 1, 1, 2, 8], [end, 0, 1, 1, 2, 1]],
     }  # fmt: skip
 
@@ -85,6 +86,7 @@ def test_what_has_ended_is_told_in_words_and_figures(open_serve: Open, journal: 
     assert "request 0 differs from token 3 on" in shown(app)
     table = app.dataframe[0].value
     assert next(iter(table["figure"])) == "Throughput, tokens/s"
+    assert table.iloc[-1].tolist()[1:] == ["25.0%", "25.0%"]
 
 
 def test_while_it_runs_there_is_progress_and_a_way_to_end_it(open_serve: Open, journal: Journal) -> None:
@@ -121,3 +123,33 @@ def test_files_hold_raw_values(journal: Journal) -> None:
     row = next(csv.DictReader(io.StringIO(exports.as_csv(view))))
     assert (row["lane"], row["ttft_s"], row["output_tokens"]) == ("base", "1.0", "5")
     assert json.loads(exports.as_json(view, job.spec))["verdict"]["ratio"]["A"]["tokens_per_s"] == 2.0
+
+
+def slider(app: AppTest, lane: str):
+    return next(one for one in app.slider if f"-{lane}-blocks" in one.key)
+
+
+def test_the_memory_limit_goes_up_to_enough_for_every_slot(open_serve: Open) -> None:
+    one = Serving.read({"load": {"prompt_max": 100, "output_max": 200}, "variants": [{"limits": {"slots": 4}}]})
+    app = open_serve(serving=pack(one))
+    assert (slider(app, "base").max, slider(app, "A").max) == (8 * 19, 4 * 19)
+    slider(app, "A").set_value(30).run()
+    next(field for field in app.number_input if field.label == "output max").set_value(300).run()
+    assert (slider(app, "A").max, slider(app, "A").value) == (4 * 25, 30), "what was chosen stays"
+
+
+def test_a_memory_limit_below_the_longest_request_is_refused_at_once(open_serve: Open) -> None:
+    app = open_serve(serving=pack(Serving.read({"variants": [{"limits": {"blocks": 20}}]})))
+    assert "A.limits.blocks" in shown(app)
+    assert button(app, "Serve").disabled
+
+
+def test_a_kernel_can_be_chosen_that_a_batch_has(open_serve: Open, journal: Journal) -> None:
+    app = open_serve()
+    switches = next(one for one in app.multiselect if "-A-switches" in one.key)
+    assert "attention_kernel" in switches.options
+    assert "static_cache" not in switches.options
+    switches.set_value(["attention_kernel"]).run()
+    button(app, "Serve").click().run()
+    (kernel,) = Serving.read(journal.jobs(kind="serve")[0].spec).variants[0].recipe.pipeline
+    assert kernel.alone() is None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backend.engine.batch.attend import NAME, Row, Span
 from backend.engine.batch.fit import check_fit
+from backend.engine.batch.prefixes import PrefixStore
 from backend.engine.batch.slots import Saved, SlotCache, stack_positions
 from backend.engine.sampling import Sampler
 from backend.recipe.base import RecipeError
@@ -35,6 +36,7 @@ class Progress:
     token: int | None
     finished: Finished
     logits: Tensor | None = None
+    cached: int = 0  # tokens of the prompt that were copied when it was first read
 
 
 @dataclass
@@ -44,6 +46,7 @@ class _Live:
     request: Request
     ids: list[int]
     sampler: Sampler
+    cached: int | None = None  # tokens of the prompt that were copied when it was first read; None before that
 
 
 class BatchEngine:
@@ -66,6 +69,7 @@ class BatchEngine:
         blocks = limits.blocks or limits.slots * -(-longest // limits.block_tokens)
         self.scheduler = Scheduler(limits, blocks)
         self.cache = SlotCache(limits.slots, min(ROOM, subject.facts.context))
+        self.prefixes = PrefixStore(limits.prefix_blocks, limits.block_tokens)
         self.step_s = 0.0  # of the last step
         self.plan = Plan()  # the last step's
         self._live: dict[int, _Live] = {}
@@ -99,11 +103,9 @@ class BatchEngine:
 
     def cancel(self, id: int) -> None:
         """Give up a request; the next step reports it as cancelled. An unknown or ended one is left alone."""
-        slots = {one.request.id: one.slot for one in self.scheduler.running}
         if self.scheduler.cancel(id) is None:
             return
-        if (slot := slots.get(id)) is not None:
-            self.cache.forget(slot)
+        self._forget()
         self._drop(id)
         self._cancelled.append(id)
 
@@ -115,7 +117,8 @@ class BatchEngine:
     def stats(self) -> dict[str, Any]:
         """Plain data: how many wait and run, the last step's batch, and the KV memory in blocks."""
         line = self.scheduler
-        return {
+        prefixes = line.prefixes
+        told: dict[str, Any] = {
             "queue": len(line.waiting),
             "running": len(line.running),
             "batch": sum(not feed.ghost for feed in self.plan.feeds),
@@ -124,6 +127,14 @@ class BatchEngine:
             "preemptions": line.preemptions,
             "kv_bytes_per_token": self.cache.bytes_per_token,
         }
+        if prefixes.room:
+            told |= {
+                "prefix_blocks_used": prefixes.used,
+                "prefix_asked_tokens": prefixes.asked_tokens,
+                "prefix_reused_tokens": prefixes.reused_tokens,
+                "prefix_hit_rate": prefixes.hit_rate,
+            }
+        return told
 
     # A step
 
@@ -145,11 +156,15 @@ class BatchEngine:
         for move in plan.leaves:
             if move.swap:
                 self._saved[move.id] = self.cache.save(move.slot, move.tokens)
-            self.cache.forget(move.slot)
+        self._forget()
         for move in plan.enters:
             self.cache.widen(self._live[move.id].request.total)
             if move.swap:
                 self.cache.load(move.slot, self._saved.pop(move.id))
+        for copy in plan.copies:
+            self.prefixes.copy(self.cache, copy)
+        for feed in plan.feeds:
+            self._note_copied(feed)
 
     def _run(self, plan: Plan) -> list[Progress]:
         feeds = sorted(plan.feeds, key=lambda feed: (feed.count > 1, feed.slot))
@@ -158,14 +173,16 @@ class BatchEngine:
         logits = self._call(fed, feeds)  # (E, V), of those that emit
         emitting = [feed for feed in feeds if feed.emits]
         tokens = self._choose(emitting, logits)
-        slots = {feed.id: feed.slot for feed in feeds}
         stopped = {id for id, token in tokens.items() if token in self._live[id].request.stop_ids}
+        for keep in plan.keeps:
+            self.prefixes.keep(self.cache, keep)
         ended = self.scheduler.advance(plan, stopped)
-        for id in ended:
-            self.cache.forget(slots[id])
-            self._drop(id)
+        self._forget()
         rows = zip(tokens.items(), logits, strict=True)
-        return [Progress(id, token, ended.get(id), row) for (id, token), row in rows]
+        told = [Progress(id, token, ended.get(id), row, self._live[id].cached or 0) for (id, token), row in rows]
+        for id in ended:
+            self._drop(id)
+        return told
 
     def _fed(self, feed: Feed) -> list[int]:
         return [0] if feed.ghost else self._live[feed.id].ids[feed.start : feed.start + feed.count]
@@ -210,6 +227,17 @@ class BatchEngine:
             live.ids.append(token)
             tokens[feed.id] = token
         return tokens
+
+    def _note_copied(self, feed: Feed) -> None:
+        """The first time that tokens of a request are fed, those before them were copied."""
+        live = self._live.get(feed.id)  # None: a row that has ended
+        if live is not None and live.cached is None:
+            live.cached = feed.start
+
+    def _forget(self) -> None:
+        """Give back the memory of slots that were left."""
+        for slot in self.scheduler.left():
+            self.cache.forget(slot)
 
     def _drop(self, id: int) -> None:
         self._live.pop(id, None)

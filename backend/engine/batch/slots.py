@@ -27,6 +27,11 @@ class SlotCache:
         held = self._layers[index]
         return held[0].tensor, held[1].tensor
 
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer that was written, in order."""
+        return [(pair[0].tensor, pair[1].tensor) for _, pair in sorted(self._layers.items())]
+
     def _new(self, like: Tensor) -> Room:
         return Room((self._slots, like.shape[1], self.room, like.shape[3]), like)
 

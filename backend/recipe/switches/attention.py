@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,10 @@ class AttentionKernel(Switch):
 
     def alone(self) -> str | None:
         return None if self.name == "sdpa" else "a batch attends by torch's scaled_dot_product_attention"
+
+    @classmethod
+    def for_batch(cls) -> dict[str, Any]:
+        return {"name": "sdpa"}
 
 
 class KVHeads(Switch):

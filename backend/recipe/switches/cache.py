@@ -56,3 +56,31 @@ class WindowCache(Switch):
         if other.group == Group.DRAFT:
             return "rejected drafts are cut from the cache, and what left the window cannot come back"
         return None
+
+
+class OffloadedCache(Switch):
+    """Keys and values in the host's memory, but for the layer that computes and the next."""
+
+    kind: ClassVar[str] = "offloaded_cache"
+    group: ClassVar[Group] = Group.CACHE
+    order: ClassVar[int] = 400
+    title: ClassVar[str] = "Offloaded cache"
+    summary: ClassVar[str] = (
+        "Keeps each layer's keys and values in the host's memory until it computes: a GPU holds two layers' at a time, "
+        "and each step moves the rest over the bus."
+    )
+    source: ClassVar[str] = "transformers DynamicCache(offloading=True)"
+
+    def refuse(self, facts: ModelFacts) -> str | None:
+        if not facts.has_gpu:
+            return "a CUDA GPU: on a CPU the cache lies in the host's memory already"
+        return None
+
+    def clash(self, other: Switch) -> str | None:
+        if other.group == Group.DRAFT:
+            return "rejected drafts are cut from the cache, whose layers are on their way between two memories"
+        if other.kind == "compile":
+            return "layers of the cache move while a step runs, and a compiled step holds them where they were"
+        if other.kind == "device" and getattr(other, "name", "") != "cuda":
+            return "layers wait in the host's memory for a CUDA GPU, and the model would lie elsewhere"
+        return None

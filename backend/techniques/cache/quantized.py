@@ -50,6 +50,15 @@ class PackedLayer(DynamicLayer):
         return self.asked.recent + self.block
 
     @property
+    def at_once(self) -> int:
+        """Tokens that one call may hold for each to see what it would see if they came one by one.
+
+        Those up to the next packing: the last of them fills the block that is packed once its call has ended.
+        """
+        held = self.keys.shape[-2] if self.is_initialized else 0
+        return max(1, self.packs_after - held)
+
+    @property
     def bytes_per_token(self) -> float:
         """Bytes that a packed token really takes; of one in full where none is packed."""
         if not self.packed or not (tokens := self.packed["keys"].codes.shape[2]):

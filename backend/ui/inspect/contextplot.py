@@ -83,8 +83,9 @@ def protocol(lane: SweptLane, asked: ContextSweep) -> str:
     """How it was scored."""
     return (
         f"Safe: mean KLD with its whole interval below {three(asked.kld)} nats at this length and every shorter one. "
-        f"Each length: the text is read in calls of at most 256 tokens, and its last {lane.start.get('scored', 0)} "
-        "are scored one a call against a full cache that reads the same."
+        f"Each length: all but its last {lane.start.get('scored', 0)} tokens are read as a prompt, in which every "
+        "cache shows its tokens in full; the last are decoded, whatever a cache would have chosen, and each is scored "
+        "against the full cache."
     )
 
 

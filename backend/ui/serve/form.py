@@ -23,13 +23,15 @@ BY_ARRIVALS = {  # the fields that say something, for each kind of arrivals
     "trace": ("trace",),
 }
 LENGTHS = ("prompt_min", "prompt_max", "output_min", "output_max")
-LIMITS = ("slots", "chunk_tokens", "block_tokens", "admission", "preemption", "tpot_target_s")
+LIMITS = ("slots", "chunk_tokens", "block_tokens", "admission", "preemption", "tpot_target_s", "prefix_blocks")
 TITLES = {
     "rate_per_s": "requests a second",
     "every_s": "seconds between bursts",
     "ttft_s": "TTFT target, s",
     "tpot_s": "TPOT target, s",
     "tpot_target_s": "keep to TPOT, s (0: no target)",
+    "prefix_blocks": "prefixes kept, blocks (0: none)",
+    "shared_prefix": "tokens that all prompts begin with",
     "check_alone": "answers compared with ones written alone",
 }
 
@@ -46,9 +48,8 @@ def draw_form() -> tuple[Serving | None, dict[str, str] | None]:
         targets = _fields(held.targets, tuple(Targets.model_fields), "targets")
         count = st.segmented_control("Lanes", [2, 3, 4], default=1 + len(held.variants), key=_key("lanes")) or 2
         kept = [lane for _, lane in held.lanes]
-        lanes = [
-            _lane(name, kept[min(at, len(kept) - 1)], model) for at, name in enumerate(("base", *"ABC"[: count - 1]))
-        ]
+        longest, names = _longest(load), ("base", *"ABC"[: count - 1])
+        lanes = [_lane(name, kept[min(at, len(kept) - 1)], model, longest) for at, name in enumerate(names)]
         with st.expander("More"):
             more = _fields(held, ("seed", "check_alone"), "more")
     whole = held.model_dump(mode="json") | more | {"model": model, "load": load, "targets": targets}
@@ -92,12 +93,20 @@ def _load(held: Load) -> dict[str, Any]:
     st.markdown("**Load**")
     kinds = list(BY_ARRIVALS)
     chosen = st.selectbox("Arrivals", kinds, index=kinds.index(held.arrivals), key=_key("arrivals"))
-    names = BY_ARRIVALS[chosen] + (() if chosen == "trace" else LENGTHS)
+    names = (*BY_ARRIVALS[chosen], *(() if chosen == "trace" else LENGTHS), "shared_prefix")
     trace = {} if chosen == "trace" else {"trace": ""}
     return held.model_dump(mode="json") | {"arrivals": chosen} | _fields(held, names, "load") | trace
 
 
-def _lane(name: str, held: ServedLane, model: str) -> dict[str, Any]:
+def _longest(load: dict[str, Any]) -> int:
+    """Tokens of the longest request as far as the form knows: of a trace its file decides, of a bad load nothing."""
+    try:
+        return Load.read(load | {"arrivals": "burst", "trace": ""}).longest
+    except RecipeError:
+        return Load().longest
+
+
+def _lane(name: str, held: ServedLane, model: str, longest: int) -> dict[str, Any]:
     with st.expander(look(name).title.capitalize(), expanded=name in ("base", "A")):
         kinds = list(get_args(Batching))
         note = plain(Limits.model_fields["batching"].description or "")
@@ -105,16 +114,20 @@ def _lane(name: str, held: ServedLane, model: str) -> dict[str, Any]:
             "Batching", kinds, index=kinds.index(held.limits.batching), key=_key(f"{name}-batching"), help=note
         )
         limits = _fields(held.limits, LIMITS, name) | {"batching": batching}
-        return {"recipe": _recipe(name, held), "limits": limits | {"blocks": _memory(name, held.limits, limits, model)}}
+        blocks = _memory(name, held.limits, limits, model, longest)
+        return {"recipe": _recipe(name, held), "limits": limits | {"blocks": blocks}}
 
 
-def _memory(name: str, held: Limits, limits: dict[str, Any], model: str) -> int:
-    """The memory limit as a slider, in blocks; at 0 there is enough for all."""
-    most = max(16 * limits["slots"], held.blocks)
+def _memory(name: str, held: Limits, limits: dict[str, Any], model: str, longest: int) -> int:
+    """The memory limit as a slider, in blocks, up to enough for all; at 0 there is enough for all, too."""
+    most = max(limits["slots"] * -(-longest // limits["block_tokens"]), held.blocks, 1)
+    kept = _key(f"{name}-blocks")  # what was chosen last, whatever was the most then
+    start = min(st.session_state.get(kept, held.blocks), most)
     blocks = st.slider(
-        "Memory limit, KV blocks", 0, most, held.blocks, key=_key(f"{name}-blocks-{most}"),
+        "Memory limit, KV blocks", 0, most, start, key=_key(f"{name}-blocks-{most}"),
         help="0 is enough for the longest request in every slot.",
     )  # fmt: skip
+    st.session_state[kept] = blocks
     facts, _ = facts_of(model, None, False)
     if blocks and facts is not None:
         from backend.forecast import kv_bytes_per_token
@@ -130,13 +143,13 @@ def _memory(name: str, held: Limits, limits: dict[str, Any], model: str) -> int:
 def _recipe(name: str, held: ServedLane) -> dict[str, Any]:
     """Which switches are on, each with what it was shared with or its defaults."""
     before = held.recipe.model_dump(mode="json")["switches"]
-    fitting = [kind for kind, switch in all_switches().items() if switch.model_construct().alone() is None]
+    fitting = {kind: fields for kind, switch in all_switches().items() if (fields := switch.for_batch()) is not None}
     chosen = st.multiselect(
         "Switches of the model", [*dict.fromkeys((*before, *fitting))], default=list(before),
         key=_key(f"{name}-switches"),
         help="Set up in detail on the Bench; what decodes one request only cannot be served and is not offered.",
     )  # fmt: skip
-    return {"switches": {kind: before.get(kind, {}) for kind in chosen}}
+    return {"switches": {kind: before.get(kind, fitting.get(kind, {})) for kind in chosen}}
 
 
 def _fields(held: Config, names: tuple[str, ...], prefix: str) -> dict[str, Any]:

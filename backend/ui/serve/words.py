@@ -22,6 +22,7 @@ def rows(lanes: list[ServedView], targets: Targets) -> list[dict[str, str]]:
         (f"Goodput a second (TTFT {targets.ttft_s:g} s, TPOT {targets.tpot_s:g} s)", "goodput_per_s", three),
         *((f"{title} p{p}", f"{name}_p{p}_s", seconds) for name, title in LATENCIES.items() for p in (50, 95, 99)),
         ("Preemptions", "preemptions", lambda value: f"{value:g}"),
+        ("Prefix hit rate: prompt tokens that were not computed", "prefix_hit_rate", lambda value: f"{value:.1%}"),
     ]
     return [
         {"figure": title} | {lane: show(held[key]) if key in held else "" for lane, held in found.items()}

@@ -120,6 +120,9 @@ def real(name: str) -> Subject:
 def test_the_real_models_answer_together_as_alone(gemma_home, prompt, model: str) -> None:
     subject = real(model)
     subject.longest = 64
-    requests = [Request(at, tuple(prompt(8 + 5 * at, at, 90)), 16) for at in range(4)]
-    found = together(BatchEngine(subject, Limits(slots=3, chunk_tokens=8)), requests)
+    shared = prompt(13, 9, 90)
+    requests = [Request(at, (*shared, *prompt(2 + 5 * at, at, 90)), 16) for at in range(4)]
+    engine = BatchEngine(subject, Limits(slots=3, chunk_tokens=8, block_tokens=4, prefix_blocks=6))
+    found = together(engine, requests)
     assert found == {one.id: alone(subject, one) for one in requests}
+    assert engine.stats()["prefix_reused_tokens"] > 0
