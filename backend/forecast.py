@@ -23,6 +23,7 @@ PRECISIONS: dict[str, Recipe] = {
     "bf16": Recipe.read({"switches": {"cast": {"dtype": "bf16"}}}),
     "int8": Recipe.read({"switches": {"int8_weight_only": {}}}),
     "int4": Recipe.read({"switches": {"int4_weight_only": {}}}),
+    "int8 with the embedding": Recipe.read({"switches": {"int8_weight_only": {}, "embedding_table": {}}}),
 }
 BF16_COPY = 1.15  # of a matrix's own bytes, as measured
 

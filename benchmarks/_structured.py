@@ -99,6 +99,10 @@ def rankings_section(bench: Bench, text: Text) -> str:
         random = statistics.fmean(one.kld for one in chance)
         found = {by: text.scored(f"{part} by {by}", {kind: fields | {"by": by}}) for by in rankings}
         lines += [_ranked(text, part, by, one, random) for by, one in found.items()]
+        if part == "heads":
+            again = {kind: fields | {"by": "output", "at_a_time": 1}}
+            found["output, one at a time"] = one = text.scored("heads by output, one at a time", again)
+            lines.append(_ranked(text, part, "output, one at a time", one, random))
         if part in ("heads", "neurons") and found["weights"].kld > NOTHING_LOST:
             best = min((by for by in found if by != "weights"), key=lambda by: found[by].kld)
             name = f"{text.name}, {part}, {best}: KLD over that of"

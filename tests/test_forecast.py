@@ -49,8 +49,9 @@ def test_packing_a_tied_head_makes_a_second_copy_of_the_embedding() -> None:
 
 
 def test_fewer_bits_are_fewer_bytes_in_order() -> None:
-    sizes = list(precisions(MHA).values())
+    *sizes, whole = precisions(MHA).values()
     assert sizes == sorted(sizes, reverse=True)
+    assert whole < precisions(MHA)["int8"]
     assert weights(int4_weight_only={"group_size": 128}) < weights(int4_weight_only={"group_size": 32})
     assert weights(bnb_4bit={"double_quant": True}) <= weights(bnb_4bit={})  # equal where the CPU packs them again
 

@@ -63,6 +63,13 @@ class PruneHeads(Switch):
         examples=["0:1,3 2:0-2"],
     )
     keep: str = Field("", max_length=LONGEST, description="LAYER:HEADS that stay", examples=["1:0"])
+    at_a_time: int = Field(
+        0,
+        ge=0,
+        le=MOST_UNITS,
+        description="heads that go, of each layer or of all as the scope says, before the rest is ranked again on what "
+        "is left; 0 is all at once, 1 is the most careful and the slowest",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description=SEED_NOTE)
 
     @field_validator("remove", "keep")
@@ -91,7 +98,9 @@ class PruneHeads(Switch):
         share = f"{self.ratio:.0%} fewer heads" if self.ratio or not named else f"{named} chosen heads fewer"
         if self.count:
             share = f"{self.count} heads fewer" + (" a layer" if self.scope == "layer" else "")
-        return share + ranked(self.by, "output", self.scope)
+        return (
+            share + ranked(self.by, "output", self.scope) + (f", {self.at_a_time} at a time" if self.at_a_time else "")
+        )
 
     def lost(self, units: Sequence[int]) -> list[int]:
         """How many units each layer loses where every layer loses its share, or what is named where that is more."""

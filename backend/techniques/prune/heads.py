@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from backend.recipe.base import RecipeError
+from backend.recipe.named import Heads
 from backend.recipe.switches.pruning import PruneHeads
 from backend.techniques.anatomy import (
     attentions,
@@ -47,18 +48,20 @@ class HeadPruning:
                 where the ranking cannot be had.
         """
         blocks = attentions(subject.model, switch.kind)
-        parts = [part_of(block) for block in blocks]
         _refuse(subject, switch, blocks)
-        scores, way = importance(subject, parts, switch.kind, switch.by, switch.seed)
-        scores = marked(scores, switch.removed, switch.kept)
-        units = [part.units for part in parts]
-        lost = switch.lost(units) if switch.scope == "layer" else lost_globally(scores, switch.lost_of_all(units))
-        kept = [stay(score, min(count, len(score) - 1)) for score, count in zip(scores, lost, strict=True)]
-        for block, part, units_kept in zip(blocks, parts, kept, strict=True):
-            _cut(block, units_kept, part.units)
-        ties = tie_words(tied(scores, lost))
-        subject.notes[switch.kind] = {"chosen_by": way, "ties": ties, "kept": [own.tolist() for own in kept]}
-        _describe(subject, blocks)
+        alive = [list(range(part_of(block).units)) for block in blocks]
+        units = [len(own) for own in alive]
+        asked = switch.lost(units) if switch.scope == "layer" else [switch.lost_of_all(units)]
+        step = switch.at_a_time or max(asked)
+        turns = -(-max(asked) // step)
+        way, ties = "", 0
+        for turn in range(turns):
+            subject.progress(turn / turns, f"Ranking heads, {turn * step} of {max(asked)} gone")
+            now = [min(step, max(0, count - turn * step)) for count in asked]
+            way, more = _one_turn(subject, switch, blocks, alive, now)
+            ties += more
+        way += f", ranked again after every {step}" if turns > 1 else ""
+        subject.notes[switch.kind] = {"chosen_by": way, "ties": tie_words(ties), "kept": alive}
 
     def read_back(self, subject: Subject, switch: PruneHeads) -> Effect:
         """Count the heads that a token passes through and the KV heads that it leaves in a cache, layer by layer."""
@@ -86,6 +89,38 @@ class HeadPruning:
                 "saved_config": _saved_config(subject, len({*heads}) > 1 or len({*kv_heads}) > 1),
             },
         )
+
+
+def _one_turn(
+    subject: Subject, switch: PruneHeads, blocks: Sequence[Any], alive: list[list[int]], asked: Sequence[int]
+) -> tuple[str, int]:
+    """Rank what is alive and cut the lowest: so many of each layer, or of all together where one number is given.
+
+    Returns:
+        By what they were ranked, and in how many layers equals were told apart by index.
+    """
+    parts = [part_of(block) for block in blocks]
+    scores, way = importance(subject, parts, switch.kind, switch.by, switch.seed)
+    scores = marked(scores, _places(switch.removed, alive), _places(switch.kept, alive))
+    last = [len(own) != part.units for own, part in zip(alive, parts, strict=True)]  # one KV head of several is left
+    for score in (score for score, is_last in zip(scores, last, strict=True) if is_last):
+        score.fill_(torch.inf)
+    lost = list(asked) if switch.scope == "layer" else lost_globally(scores, asked[0])
+    for place, (block, part, score) in enumerate(zip(blocks, parts, scores, strict=True)):
+        if last[place]:
+            continue
+        kept = stay(score, min(lost[place], len(score) - 1))
+        _cut(block, kept, part.units)
+        alive[place] = [alive[place][unit] for unit in kept.tolist()]
+    _describe(subject, blocks)
+    return way, tied(scores, lost)
+
+
+def _places(named: Heads, alive: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Where the named heads stand among those that are alive."""
+    return {
+        layer: [alive[layer].index(head) for head in heads if head in alive[layer]] for layer, heads in named.items()
+    }
 
 
 def part_of(block: Any) -> Part:

@@ -52,10 +52,11 @@ class PackedTable:
         shared = table.is_that_of(head)
         held = layer_bytes(table)
         head_is = layer_format(head) if head is not None else "none"
+        beside = ", one table with the head" if shared else f", head {head_is}" if head is not None else ""
         return Effect(
             kind=switch.kind,
             took_effect=table.bits == switch.bits,
-            summary=f"embedding int{table.bits}" + (", one table with the head" if shared else f", head {head_is}"),
+            summary=f"embedding int{table.bits}{beside}",
             facts={
                 "bits": table.bits,
                 "bits_per_weight": round(8 * held / (table.num_embeddings * table.embedding_dim), 3),

@@ -216,3 +216,39 @@ def test_a_count_stands_in_the_place_of_the_ratio(build: Build) -> None:
         assert read_back(subject, switch).took_effect
     assert "a count of at most 3" in (PruneHeads(count=4).refuse(build("llama").facts) or "")
     assert PruneHeads(count=2).label == "2 heads fewer a layer"
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma"])
+def test_one_at_a_time_is_as_if_one_were_removed_again_and_again(build: Build, logits: Logits, shape: str) -> None:
+    whole, often = build(shape), build(shape)
+    apply_switch(whole, PruneHeads(ratio=0, count=3, scope="global", at_a_time=1))
+    for _ in range(3):
+        apply_switch(often, PruneHeads(ratio=0, count=1, scope="global"))
+    torch.testing.assert_close(logits(whole), logits(often))
+    facts = read_back(whole, PruneHeads(ratio=0, count=3, scope="global", at_a_time=1)).facts
+    assert "ranked again after every 1" in facts["chosen_by"]
+
+
+def test_all_at_once_is_a_step_as_large_as_all(build: Build, logits: Logits) -> None:
+    once, stepped = build("llama"), build("llama")
+    apply_switch(once, PruneHeads(ratio=0.5))
+    apply_switch(stepped, PruneHeads(ratio=0.5, at_a_time=2))
+    torch.testing.assert_close(logits(once), logits(stepped))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_named_heads_go_and_stay_whatever_is_ranked_again(build: Build, scope: str) -> None:
+    subject = build("llama")
+    switch = PruneHeads(ratio=0.5, scope=scope, remove="0:1,2", keep="1:0,3", at_a_time=1)
+    apply_switch(subject, switch)
+    kept = subject.notes["prune_heads"]["kept"]
+    assert not {1, 2} & set(kept[0])
+    assert {0, 3} <= set(kept[1])
+    assert sum(map(len, kept)) == 6
+
+
+def test_a_layer_that_is_down_to_one_group_loses_no_more(build: Build, logits: Logits) -> None:
+    subject = build("gqa")  # two KV heads in each of three layers
+    apply_switch(subject, PruneHeads(ratio=0, count=3, scope="global", at_a_time=1))
+    assert [len(own) for own in subject.notes["prune_heads"]["kept"]] == [1, 1, 1]
+    assert logits(subject).isfinite().all()
