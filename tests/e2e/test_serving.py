@@ -41,7 +41,8 @@ def test_a_load_is_served_read_and_shared(app: Any, new_page: Any, shoot: Callab
     expect(slots_of(page, "A")).to_be_visible()
     before = slots_of(page, "A").evaluate(BARS)
     page.wait_for_function(
-        f"before => ({BARS})(document.querySelector('.st-key-inspect-plot-slots-A .js-plotly-plot')) > before", arg=before
+        f"before => ({BARS})(document.querySelector('.st-key-inspect-plot-slots-A .js-plotly-plot')) > before",
+        arg=before,
     )
     shoot(page, "serving")
     expect(page.get_by_text(re.compile(r"Serving \d+\. Finished"))).to_be_visible(timeout=END_MS)

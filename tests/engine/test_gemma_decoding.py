@@ -101,5 +101,7 @@ def decoded(subject: Subject, cache: object) -> Tensor:
     """Log-probabilities (16, V) of the last tokens, one a call, after 200 in one call."""
     ids = torch.tensor([subject.sample_ids])
     subject.model(input_ids=ids[:, :200], cache=cache, use_cache=True)
-    rows = [subject.model(input_ids=ids[:, at : at + 1], cache=cache, use_cache=True).logits[0] for at in range(200, 216)]
+    rows = [
+        subject.model(input_ids=ids[:, at : at + 1], cache=cache, use_cache=True).logits[0] for at in range(200, 216)
+    ]
     return torch.cat(rows).log_softmax(-1)

@@ -67,8 +67,8 @@ def headline(name: str, label: str, ours: Figures, base: Figures) -> str:
 def details(ours: Figures, base: Figures, targets: Targets) -> list[str]:
     """Goodput, and how long the slowest waited and read."""
     told = [
-        f"{ours['good']} of {ours['requests']} requests kept to both targets ({_promise(targets)}), of the baseline's "
-        f"{base['good']} of {base['requests']}: goodput {_against(ours, base, 'goodput_per_s', three)} requests/s."
+        f"{ours['good']} of {ours['requests']} kept to both targets ({_promise(targets)}), against {base['good']} of "
+        f"{base['requests']}: goodput {_against(ours, base, 'goodput_per_s', three)} requests/s."
     ]
     for key, what in (("ttft", "To the first token"), ("tpot", "For each further token")):
         if f"{key}_p99_s" in ours and f"{key}_p99_s" in base:
