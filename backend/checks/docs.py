@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from backend.recipe.race import all_presets
+from backend.recipe.serving import serve_presets
 from backend.recipe.switch import all_switches
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -27,15 +28,24 @@ def techniques_table() -> str:
 
 
 def presets_table() -> str:
-    """Every preset with what to look at, as a Markdown table."""
+    """Every preset of the Bench with what to look at, as a Markdown table."""
+    return _presets((name, one.race.model, one.look_at) for name, one in all_presets().items())
+
+
+def serve_presets_table() -> str:
+    """Every preset of the Serve page, likewise."""
+    return _presets((name, one.serving.model, one.look_at) for name, one in serve_presets().items())
+
+
+def _presets(found: Iterable[tuple[str, str, str]]) -> str:
     lines = ["| preset | model | look at |", "| --- | --- | --- |"]
-    for name, preset in all_presets().items():
-        cells = (f"`{name}`", preset.race.model, preset.look_at)
+    for name, model, look_at in found:
+        cells = (f"`{name}`", model, look_at)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-PARTS = {"techniques": techniques_table, "presets": presets_table}
+PARTS = {"techniques": techniques_table, "presets": presets_table, "serve-presets": serve_presets_table}
 
 
 def regenerated(text: str) -> str:

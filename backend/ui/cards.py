@@ -9,6 +9,7 @@ import streamlit as st
 
 from backend.encodingview import EncodingLane, EncodingView
 from backend.replay import LaneView, RaceView
+from backend.serving.view import ServedView, ServingView
 from backend.ui import words
 from backend.ui.judged import draw_alarm, draw_budget
 from backend.ui.measured import draw_suspicions
@@ -27,9 +28,9 @@ def error_card(card: dict[str, str], title: str = "This cannot be raced as it st
     )
 
 
-def failure_cards(view: RaceView | EncodingView) -> None:
+def failure_cards(view: RaceView | EncodingView | ServingView) -> None:
     """One card for every lane that failed."""
-    lanes: list[LaneView | EncodingLane] = list(view.lanes.values())
+    lanes: list[LaneView | EncodingLane | ServedView] = list(view.lanes.values())
     for lane in lanes:
         if lane.failure is None:
             continue

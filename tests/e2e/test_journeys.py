@@ -99,8 +99,10 @@ def test_two_people_at_once_each_see_their_own_and_their_place(app: Any, new_pag
     one, two = press_race(first), press_race(second)
     assert two > one
     expect(second.get_by_text(re.compile("1 race before yours")).first).to_be_visible()
-    for page in (first, second):
-        wait_for_end(page)
+    wait_until(lambda: racing(app, one))
+    first.get_by_role("button", name="Cancel", exact=True).click()
+    wait_for_end(first, "Cancelled")
+    wait_for_end(second)  # which the other's end does not concern
     assert "heads" in view_of(app, one).lanes["A"].label
     assert "thread" in view_of(app, two).lanes["A"].label
 
@@ -140,8 +142,16 @@ def test_markup_in_a_prompt_is_shown_as_text(app: Any, page: Page) -> None:
     box = page.get_by_role("textbox", name="Prompt")
     box.fill("Once <b>bold</b> <img src=x onerror=\"document.title='broken'\"> there was a map")
     box.blur()
-    press_race(page)
-    wait_for_end(page)
+    job = press_race(page)
+    wait_until(lambda: racing(app, job))
+    unharmed(page)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    wait_for_end(page, "Cancelled")
+    unharmed(page)
+
+
+def unharmed(page: Page) -> None:
+    expect(page.locator(".pane .text").first).not_to_be_empty()
     assert page.title() != "broken"
     assert page.locator(".pane .text b, .pane .text img").count() == 0
 
@@ -169,8 +179,10 @@ def test_worker_and_pages_killed_come_back(own_app: Any, page: Page) -> None:
     assert view_of(own_app, job).baseline.ids  # what was written stays
     wait_until(lambda: _opens(page, f"{own_app.url}/?job={job}"))
     wait_for_end(page, "Failed")
-    press_race(page)
-    wait_for_end(page)
+    job = press_race(page)
+    wait_until(lambda: racing(own_app, job))
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    wait_for_end(page, "Cancelled")
 
 
 def _opens(page: Page, url: str) -> bool:

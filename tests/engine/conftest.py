@@ -76,22 +76,22 @@ class Scripted:
         self.heard.append(len(path))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def subject_of() -> Callable[..., Subject]:
     return make_subject
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_plan() -> Callable[..., Subject]:
     return planned
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scripted() -> Callable[..., Proposer]:
     return Scripted
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def prompt() -> Callable[..., list[int]]:
     """Seeded token ids."""
 

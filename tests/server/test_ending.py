@@ -1,8 +1,10 @@
-"""How a server ends: begun answers are finished, and a model that dies is told of."""
+"""A server with a key from its start to its end, and how one ends whose model dies or never was."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,18 @@ from benchmarks._served import Served
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "Once", "max_tokens": 600, "extra_body": {"ignore_eos": True}}
 
 
-def test_a_begun_answer_is_finished_and_nothing_new_begins(serve: Callable[..., Served], tiny_folder: Path) -> None:
-    one = serve(str(tiny_folder), "--name", "tiny")
-    client = one.client()
+def test_a_server_with_a_key_from_its_start_to_its_end(serve: Callable[..., Served], tiny_folder: Path) -> None:
+    """Another on its port is refused; told to stop, it finishes the answer that has begun and begins no other."""
+    one = serve(str(tiny_folder), "--name", "tiny", HEADWAY_API_KEY="right")
+    client = one.client("right")
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    with pytest.raises(openai.AuthenticationError):
+        one.client("wrong").models.list()
+    port = one.url.rsplit(":", 1)[1].removesuffix("/v1")
+    command = [sys.executable, "-m", "backend", "serve", str(tiny_folder), "--port", port]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert other.returncode == 2
+    assert "Another program listens there" in other.stderr
     with client.completions.create(**LONG, stream=True) as stream:
         pieces = iter(stream)
         next(pieces)

@@ -74,6 +74,10 @@ def test_a_recipe_that_no_batch_can_run_is_served_in_turn_and_says_so(
     assert "no draft" in told["engine"]
     asked = ASK | {"temperature": 0, "max_tokens": 60}
     assert other.completions.create(**asked).choices[0].text == client.completions.create(**asked).choices[0].text
+    turns: Any = [{"role": "user", "content": "hello"}]  # and it was given no template
+    with pytest.raises(openai.BadRequestError) as refused:
+        other.chat.completions.create(model="tiny", messages=turns)
+    assert refused.value.code == "no_chat_template"
 
 
 def test_tokens_of_a_prompt_that_were_not_computed_are_told(serve: Callable[..., Served], tiny_folder: Path) -> None:

@@ -19,10 +19,12 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def small(serve: Callable[..., Served], tiny_folder: Path) -> Served:
-    """A server of narrow limits and no chat template."""
+def small(serve: Callable[..., Served], tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A server of narrow limits, with a chat template that fails."""
+    template = tmp_path_factory.mktemp("template") / "bad.jinja"
+    template.write_text("{{ messages[0].content + 1 }}", encoding="utf-8")
     limits = ("--max-requests", "2", "--slots", "1", "--max-body", "2000", "--max-prompt", "50")
-    return serve(str(tiny_folder), "--name", "tiny", *limits)
+    return serve(str(tiny_folder), "--name", "tiny", "--chat-template", str(template), *limits)
 
 
 def ask(served: Served, path: str, body: bytes | None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
@@ -72,9 +74,10 @@ def test_a_prompt_longer_than_the_server_takes(small: Served) -> None:
     assert ask(small, "/completions", body)[1]["error"]["code"] == "prompt_too_long"
 
 
-def test_a_chat_without_a_template_is_refused(small: Served) -> None:
+def test_a_template_that_fails_refuses_its_own_request_only(small: Served) -> None:
     body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}).encode()
-    assert ask(small, "/chat/completions", body)[1]["error"]["code"] == "no_chat_template"
+    assert ask(small, "/chat/completions", body)[0] == 400
+    assert ask(small, "/completions", b'{"model": "tiny", "prompt": "Once", "max_tokens": 2}')[0] == 200
 
 
 def test_more_texts_than_it_takes(small: Served) -> None:
@@ -88,13 +91,3 @@ def test_more_texts_than_it_takes(small: Served) -> None:
     assert told.value.response.headers["retry-after"] == "1"
     small.settled()
     assert client.completions.create(**many, max_tokens=1).usage is not None
-
-
-def test_a_template_that_fails_refuses_its_own_request_only(
-    serve: Callable[..., Served], tiny_folder: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "bad.jinja").write_text("{{ messages[0].content + 1 }}", encoding="utf-8")
-    one = serve(str(tiny_folder), "--name", "tiny", "--chat-template", str(tmp_path / "bad.jinja"))
-    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}).encode()
-    assert ask(one, "/chat/completions", body)[0] == 400
-    assert ask(one, "/completions", b'{"model": "tiny", "prompt": "Once", "max_tokens": 2}')[0] == 200

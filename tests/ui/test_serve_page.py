@@ -15,6 +15,7 @@ from backend.journal import Journal
 from backend.recipe.serving import Serving
 from backend.serving.view import ServingView
 from backend.ui.serve import exports
+from backend.ui.serve.words import headline
 from backend.ui.share import pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +73,7 @@ def button(app: AppTest, label: str):
 def test_at_first_it_says_what_it_does_and_is_ready_to_serve(open_serve: Open, journal: Journal) -> None:
     app = open_serve()
     assert not app.exception
-    assert "Nothing was served yet" in shown(app)
+    assert "Press Serve: every lane gets the same requests" in shown(app)
     button(app, "Serve").click().run()
     job = journal.jobs(kind="serve")[0]
     assert Serving.read(job.spec).baseline.limits.batching == "static"
@@ -80,9 +81,14 @@ def test_at_first_it_says_what_it_does_and_is_ready_to_serve(open_serve: Open, j
 
 
 def test_what_has_ended_is_told_in_words_and_figures(open_serve: Open, journal: Journal) -> None:
-    app = open_serve(serve=str(a_serving(journal)))
+    number = a_serving(journal)
+    app = open_serve(serve=str(number))
     assert not app.exception
-    assert "A, continuous batching: 2.00x of the baseline's throughput" in shown(app)
+    text = shown(app)
+    assert f"Serving {number}. Finished in 9.00 s. storyteller, 48 requests, 48 at once." in text
+    assert "A, continuous batching, serves 2.00x as many tokens a second as the baseline: 5.00 against 2.50." in text
+    assert "0 of 1 kept to both targets (TTFT 2.00 s, TPOT 100 ms), against 0 of 1: goodput 0 against 0" in text
+    assert "To the first token: half took at most 500 ms against 1.00 s, the slowest 500 ms against 1.00 s." in text
     assert "request 0 differs from token 3 on" in shown(app)
     table = app.dataframe[0].value
     assert next(iter(table["figure"])) == "Throughput, tokens/s"
@@ -134,7 +140,7 @@ def test_the_memory_limit_goes_up_to_enough_for_every_slot(open_serve: Open) -> 
     app = open_serve(serving=pack(one))
     assert (slider(app, "base").max, slider(app, "A").max) == (8 * 19, 4 * 19)
     slider(app, "A").set_value(30).run()
-    next(field for field in app.number_input if field.label == "output max").set_value(300).run()
+    next(field for field in app.number_input if field.label == "longest answer, tokens").set_value(300).run()
     assert (slider(app, "A").max, slider(app, "A").value) == (4 * 25, 30), "what was chosen stays"
 
 
@@ -153,3 +159,43 @@ def test_a_kernel_can_be_chosen_that_a_batch_has(open_serve: Open, journal: Jour
     button(app, "Serve").click().run()
     (kernel,) = Serving.read(journal.jobs(kind="serve")[0].spec).variants[0].recipe.pipeline
     assert kernel.alone() is None
+
+
+def test_an_earlier_one_is_opened_and_kept_through_other_pages(open_serve: Open, journal: Journal) -> None:
+    number = a_serving(journal)
+    app = open_serve()
+    menu = next(one for one in app.selectbox if one.label == "Earlier servings")
+    menu.set_value(number).run()
+    assert app.query_params["serve"] == str(number)
+    assert f"Serving {number}. Finished" in shown(app)
+    app.switch_page("pages/bench.py").run()
+    app.query_params.clear()
+    assert f"Serving {number}. Finished" in shown(app.switch_page("pages/serve.py").run())
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (0.5, "serves fewer tokens a second than the baseline, 0.500x: 50.0 against 100."),
+        (1.01, "serves as many tokens a second as the baseline: 101 against 100, 1.01x."),
+        (3.0, "serves 3.00x as many tokens a second as the baseline: 300 against 100."),
+    ],
+)
+def test_a_loss_and_a_draw_are_told_as_plainly_as_a_gain(times: float, words: str) -> None:
+    told = headline("A", "continuous batching", {"tokens_per_s": 100 * times}, {"tokens_per_s": 100})
+    assert told == f"A, continuous batching, {words}"
+
+
+def test_a_lane_that_failed_has_no_verdict_and_a_card(open_serve: Open, journal: Journal) -> None:
+    number = a_serving(journal, until="running")
+    card = {"field": "limits.blocks", "value": "1", "allowed": "more", "remedy": "Raise blocks."}
+    told = {"cause": "refused", "detail": "", "remedy": "", "card": card, "phase": "serving"}
+    view = ServingView().apply_all(journal.events(number, 0))
+    verdict = view.judged(Serving().targets)
+    del verdict["lanes"]["A"]
+    journal.append(number, [("lane_failed", "A", told), ("verdict", None, verdict), ("finished", None, {"wall_s": 1})])
+    journal.finish(number, "finished")
+    text = shown(open_serve(serve=str(number)))
+    assert "A did not serve to its end, so there is no verdict on A." in text
+    assert "A failed. What the other lanes measured stays." in text
+    assert "What to do: Raise blocks." in text

@@ -11,7 +11,9 @@ from backend.ui import desk
 from backend.ui.share import MAX_LINK, pack, unfold
 
 JOB, SETTING, PRESET = "serve", "serving", "serve_preset"  # parameters of the address
+FOLLOWED = "serve-job"  # the session's, for who leaves the page and comes back
 FIRST = "static-against-continuous"
+EARLIER = 50  # servings in the menu
 
 
 def presets() -> dict[str, ServePreset]:
@@ -21,12 +23,34 @@ def presets() -> dict[str, ServePreset]:
 
 
 def followed() -> Job | None:
-    """The serving that the address names; None without one."""
-    number = st.query_params.get(JOB, "")
+    """The serving that the address names, or that the session followed last; None without one."""
+    number = st.query_params.get(JOB) or str(st.session_state.get(FOLLOWED, ""))
     if not number.isascii() or not number.isdigit() or len(number) > 15:
         return None
     job = desk.journal().job(int(number))
-    return job if job is not None and job.kind == "serve" else None
+    if job is None or job.kind != "serve":
+        return None
+    follow(job.id)
+    return job
+
+
+def follow(number: int) -> None:
+    """Stay with a serving, in the session and in the address."""
+    st.session_state[FOLLOWED] = number
+    if st.query_params.get(JOB) != str(number):
+        st.query_params[JOB] = str(number)
+
+
+def earlier() -> dict[int, str]:
+    """Servings of this journal, the newest first: 'Serving 12: storyteller, 48 requests, 48 at once'."""
+    found = {}
+    for job in desk.journal().jobs(kind="serve", limit=EARLIER):
+        try:
+            asked = Serving.read(job.spec)
+        except RecipeError:
+            continue
+        found[job.id] = f"Serving {job.id}: {asked.model}, {asked.load.label}"
+    return found
 
 
 def begin_with(job: Job | None) -> tuple[Serving, str | None]:
@@ -34,7 +58,7 @@ def begin_with(job: Job | None) -> tuple[Serving, str | None]:
     try:
         if text := st.query_params.get(SETTING):
             return Serving.read(unfold(text[:MAX_LINK]), where="serving"), None
-        if job is not None:
+        if job is not None and PRESET not in st.query_params:
             return Serving.read(job.spec, where="serving"), None
     except RecipeError as error:
         st.session_state["serve-card"] = error.card()
@@ -51,11 +75,19 @@ def start(serving: Serving) -> None:
     except JournalFull as error:
         st.session_state["serve-card"] = desk.full_card(error)
         return
-    st.query_params.from_dict({JOB: str(number)})
+    st.query_params.clear()
+    follow(number)
 
 
 def share(serving: Serving) -> None:
-    """Put the setting into the address, from where it can be copied."""
+    """Put the setting into the address, and have its link shown."""
+    packed = pack(serving)
+    if len(packed) > MAX_LINK:
+        remedy = "Switch fewer things on, or send the JSON of its result."
+        st.session_state["serve-card"] = RecipeError(
+            "serving", f"{len(packed):,} characters", "what fits into a link", remedy
+        ).card()
+        return
     st.session_state["serve-seed"] = serving
-    st.query_params.from_dict({SETTING: pack(serving)})
-    st.session_state["serve-shared"] = True
+    st.query_params[SETTING] = packed
+    st.session_state["serve-shared"] = packed

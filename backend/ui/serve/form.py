@@ -26,7 +26,15 @@ LENGTHS = ("prompt_min", "prompt_max", "output_min", "output_max")
 LIMITS = ("slots", "chunk_tokens", "block_tokens", "admission", "preemption", "tpot_target_s", "prefix_blocks")
 TITLES = {
     "rate_per_s": "requests a second",
+    "burst": "requests at once",
     "every_s": "seconds between bursts",
+    "trace": "trace file",
+    "prompt_min": "shortest prompt, tokens",
+    "prompt_max": "longest prompt, tokens",
+    "output_min": "shortest answer, tokens",
+    "output_max": "longest answer, tokens",
+    "chunk_tokens": "prompt tokens read in a step",
+    "block_tokens": "tokens of a KV block",
     "ttft_s": "TTFT target, s",
     "tpot_s": "TPOT target, s",
     "tpot_target_s": "keep to TPOT, s (0: no target)",
@@ -92,7 +100,8 @@ def _load(held: Load) -> dict[str, Any]:
     """Arrivals and lengths; what another kind of arrivals would read stays as it was."""
     st.markdown("**Load**")
     kinds = list(BY_ARRIVALS)
-    chosen = st.selectbox("Arrivals", kinds, index=kinds.index(held.arrivals), key=_key("arrivals"))
+    note = plain(Load.model_fields["arrivals"].description or "")
+    chosen = st.selectbox("Arrivals", kinds, index=kinds.index(held.arrivals), key=_key("arrivals"), help=note)
     names = (*BY_ARRIVALS[chosen], *(() if chosen == "trace" else LENGTHS), "shared_prefix")
     trace = {} if chosen == "trace" else {"trace": ""}
     return held.model_dump(mode="json") | {"arrivals": chosen} | _fields(held, names, "load") | trace

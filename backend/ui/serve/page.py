@@ -18,33 +18,20 @@ from backend.ui.text import plain
 
 REFRESH_S = 1.0
 NOTHING = (
-    "Nothing was served yet. Serve gives the same requests to every lane, each on a clock of its own, and shows who "
-    "has which slot, who waits, how much KV memory is taken, and how long each request took. The preset takes about "
-    "two minutes for the storyteller."
+    "Press Serve: every lane gets the same requests, each on a clock of its own. You see who has which slot, who "
+    "waits, how much KV memory is taken, and how long each request took. The setting is on the left."
 )
 
 
 def draw_page() -> None:
-    """Form, button and result."""
+    """Form, buttons and result."""
     job = address.followed()
     if "serve-seed" not in st.session_state:
         form.show(*address.begin_with(job))
     serving, card = form.draw_form()
     if serving is not None:
         card = _draw_model(serving)
-    busy = job is not None and not job.ended
-    serve, share, _ = st.columns([1.4, 1.4, 5])
-    blocked = serving is None or card is not None
-    serve.button(
-        "Serve", type="primary", key="serve", on_click=address.start, args=(serving,), disabled=blocked or busy,
-        width="stretch",
-    )  # fmt: skip
-    share.button(
-        "Share this setting", key="serve-share", on_click=address.share, args=(serving,), disabled=serving is None,
-        width="stretch",
-    )  # fmt: skip
-    if st.session_state.pop("serve-shared", False):
-        st.success("The address of this page now holds the setting. Copy it from there.")
+    _draw_buttons(job, serving, serving is None or card is not None)
     for one in (card, st.session_state.pop("serve-card", None)):
         if one:
             error_card(one, "This cannot be served as it stands")
@@ -54,6 +41,39 @@ def draw_page() -> None:
         _follow(job.id)
     else:
         draw_served(job, view_of(job))
+
+
+def _draw_buttons(job: Job | None, serving: Serving | None, blocked: bool) -> None:
+    """Serve, share, and what was served before."""
+    busy = job is not None and not job.ended
+    serve, share, before = st.columns([1.4, 1.6, 4], vertical_alignment="bottom")
+    serve.button(
+        "Serve", type="primary", key="serve", on_click=address.start, args=(serving,), disabled=blocked or busy,
+        width="stretch", help="Cancel this serving or wait for its end." if busy else None,
+    )  # fmt: skip
+    share.button(
+        "Share this setting", key="serve-share", on_click=address.share, args=(serving,), disabled=serving is None,
+        width="stretch",
+    )  # fmt: skip
+    if known := address.earlier():
+        index = list(known).index(job.id) if job is not None and job.id in known else None
+        key = f"serve-earlier-{job.id if job else ''}-{len(known)}"
+        before.selectbox(
+            "Earlier servings", list(known), index=index, format_func=lambda one: known[one], key=key,
+            on_change=_open, args=(key,), placeholder="Open one that was served before", label_visibility="collapsed",
+        )  # fmt: skip
+    if packed := st.session_state.pop("serve-shared", None):
+        base = (st.context.url or "").split("?")[0]
+        st.caption("This link holds the whole setting. It stands in the address bar too.")
+        st.code(f"{base}?{address.SETTING}={packed}", language=None, wrap_lines=True)
+
+
+def _open(key: str) -> None:
+    """Show an earlier serving, and its setting in the form."""
+    if (number := st.session_state[key]) and (job := desk.journal().job(number)):
+        form.show(Serving.read(job.spec), None)
+        st.query_params.clear()
+        address.follow(number)
 
 
 def _draw_model(serving: Serving) -> dict[str, str] | None:

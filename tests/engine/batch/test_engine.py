@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -55,14 +56,21 @@ def asked(prompt: Callable[..., list[int]], **fields: Any) -> list[Request]:
     return [Request(at, tuple(prompt(size, at)), answer, **fields) for at, (size, answer) in enumerate(LENGTHS)]
 
 
+@pytest.fixture(scope="module")
+def written_alone(subject_of, prompt) -> Callable[[str], dict[int, list[int]]]:
+    """The greedy answers of a shape to `asked`, written once."""
+    return cache(lambda shape: {one.id: alone(subject_of(shape), one) for one in asked(prompt)})
+
+
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("shape", ["llama", "gemma"])
-def test_greedy_answers_are_those_written_alone(subject_of, prompt, shape: str, limits: dict[str, Any]) -> None:
+def test_greedy_answers_are_those_written_alone(
+    subject_of, prompt, written_alone, shape: str, limits: dict[str, Any]
+) -> None:
     subject, requests = subject_of(shape), asked(prompt)
     subject.longest = 60
     engine = BatchEngine(subject, Limits.read(limits))
-    found = together(engine, requests)
-    assert found == {one.id: alone(subject, one) for one in requests}
+    assert together(engine, requests) == written_alone(shape)
     assert engine.stats()["blocks_used"] == engine.stats()["running"] == 0
     if "blocks" in limits:
         assert engine.stats()["preemptions"] > 0
@@ -75,7 +83,7 @@ def test_sampled_answers_are_those_of_their_seed(subject_of, prompt) -> None:
     assert found == {one.id: alone(subject, one) for one in requests}
 
 
-def test_who_hangs_up_frees_slot_and_blocks_and_harms_nobody(subject_of, prompt) -> None:
+def test_who_hangs_up_frees_slot_and_blocks_and_harms_nobody(subject_of, prompt, written_alone) -> None:
     subject, requests = subject_of("llama"), asked(prompt)
     engine = BatchEngine(subject, Limits(slots=3))
     for one in requests:
@@ -90,7 +98,7 @@ def test_who_hangs_up_frees_slot_and_blocks_and_harms_nobody(subject_of, prompt)
             answers[one.id] += [] if one.token is None else [one.token]
             ends |= {one.id: one.finished} if one.finished else {}
     assert {id for id, why in ends.items() if why == "cancelled"} == {0, 5}
-    assert all(answers[one.id] == alone(subject, one) for one in requests if one.id not in (0, 5))
+    assert all(answers[id] == text for id, text in written_alone("llama").items() if id not in (0, 5))
     assert engine.idle
     assert engine.stats()["blocks_used"] == 0
 
@@ -109,16 +117,10 @@ def test_what_cannot_be_served_is_refused(subject_of, request_: Request, words: 
         BatchEngine(subject_of("llama"), Limits()).submit(request_)
 
 
-def real(name: str) -> Subject:
-    ref = resolve(name)
+def test_the_storyteller_answers_together_as_alone(prompt) -> None:
+    ref = resolve("storyteller")
     model = AutoModelForCausalLM.from_pretrained(ref.path, dtype=torch.float32, local_files_only=True).eval()
-    return Subject(model, None, model_facts(ref, False), torch.device("cpu"))
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("model", ["storyteller", "gemma"])
-def test_the_real_models_answer_together_as_alone(gemma_home, prompt, model: str) -> None:
-    subject = real(model)
+    subject = Subject(model, None, model_facts(ref, False), torch.device("cpu"))
     subject.longest = 64
     shared = prompt(13, 9, 90)
     requests = [Request(at, (*shared, *prompt(2 + 5 * at, at, 90)), 16) for at in range(4)]
