@@ -23,6 +23,7 @@ from backend.techniques.base import DecodePlan, Subject, cache_bytes
 from backend.techniques.registry import apply_switch
 
 READ = 256  # tokens that are read in a call, between two lengths
+SCORES = ("kld", "top1", "delta_logp")
 
 
 class Contexts:
@@ -61,17 +62,20 @@ class Contexts:
         until = length - self._asked.scored
         while self._read < until:
             self._feed(min(READ, until - self._read))
-        scores: list[dict[str, list[float]]] = [{"kld": [], "top1": []} for _ in self._asked.caches]
+        scores: list[dict[str, list[float]]] = [{name: [] for name in SCORES} for _ in self._asked.caches]
+        losses: list[float] = []  # of the full cache, in nats
         for _ in range(self._asked.scored):
             base = torch.log_softmax(self._pending[0].float(), dim=-1)[None]
             token = self._held_out[self._read]
+            losses.append(-float(base[0, token]))
             for found, logits in zip(scores, self._pending[1:], strict=True):
                 row = compare(base, logits[None], [token])
                 for name, values in found.items():
                     values += row[name]
             self._feed(1)
-        told = [_told(found, cache) for found, cache in zip(scores, self._caches[1:], strict=True)]
-        return {"length": length, "kv_bytes": cache_bytes(self._caches[0]), "caches": told}
+        loss = sum(losses) / len(losses)
+        told = [_told(found, loss, cache) for found, cache in zip(scores, self._caches[1:], strict=True)]
+        return {"length": length, "loss": loss, "kv_bytes": cache_bytes(self._caches[0]), "caches": told}
 
     def context_speed(self, length: int) -> dict[str, Any]:
         """Steps after a prompt of `length` tokens: seconds, by part where they can be told apart, and memory."""
@@ -120,8 +124,11 @@ def empty(subject: Subject, recipe: Recipe, total: int) -> Cache:
     return make(total) if make else DynamicCache(config=subject.model.config)
 
 
-def _told(found: dict[str, list[float]], cache: Cache) -> dict[str, Any]:
-    """Mean KLD in nats with its 95% interval over tokens, top-1 agreement, and what the cache holds."""
+def _told(found: dict[str, list[float]], loss: float, cache: Cache) -> dict[str, Any]:
+    """Mean KLD in nats with its 95% interval over tokens, top-1 agreement, loss in nats, and what the cache holds.
+
+    `loss` is the full cache's on the same tokens.
+    """
     mean, low, high = mean_interval(found["kld"])
     top1 = sum(found["top1"]) / len(found["top1"])
     return {
@@ -130,5 +137,6 @@ def _told(found: dict[str, list[float]], cache: Cache) -> dict[str, Any]:
         "high": high,
         "most": max(found["kld"]),
         "top1": top1,
+        "loss": loss - sum(found["delta_logp"]) / len(found["delta_logp"]),
         "kv_bytes": cache_bytes(cache),
     }
