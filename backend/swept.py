@@ -5,8 +5,8 @@ Events of a sweep (kind, lane, data):
     opened           None   versions, hardware, lanes: {name: label}, model
     phase            lane   name, done, total, eta_s|None, text
     context_start    lane   lengths, scored (tokens at the end of each length)
-    context_quality  base   length, kv_bytes (of the full cache), caches: [{kld, low, high, most, top1, kv_bytes}], as
-                            they were asked for                                           one a length
+    context_quality  base   length, kv_bytes and loss (nats, of the full cache), caches: [{kld, low, high, most, top1,
+                            loss, kv_bytes}], as they were asked for; no loss in old ones  one a length
     context_speed    lane   length, prompt_tokens, step_s, parts, linear {part: s}, see engine/breakdown.py,
                             kv_bytes|None, peak_bytes                                     one a length
     lane_failed      lane   cause, detail, remedy, phase

@@ -67,6 +67,7 @@ def caches() -> list[Row]:
     asked: list[dict[str, Any]] = [
         *({"quantized_cache": {"key_bits": bits, "value_bits": bits}} for bits in (8, 4, 2)),
         {"quantized_cache": {"key_bits": 4, "value_bits": 4, "group_size": 128}},
+        {"quantized_cache": {"key_bits": 4, "value_bits": 2}},
         {"static_cache": {}},
         {"window_cache": {"window": 512}},
     ]

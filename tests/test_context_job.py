@@ -44,6 +44,8 @@ def test_caches_are_scored_at_every_length(works: Sweeps, tiny_folder: Path) -> 
     assert all(point["kld"] < 1e-5 and point["top1"] == 1.0 for point in static)
     assert all(a["kv_bytes"] > b["kv_bytes"] for a, b in zip(int8, int2, strict=True))
     assert all(full["kv_bytes"] > point["kv_bytes"] for full, point in zip(lane.quality, int8, strict=True))
+    assert all(abs(full["loss"] - point["loss"]) < 1e-4 for full, point in zip(lane.quality, static, strict=True))
+    assert all(full["loss"] != point["loss"] for full, point in zip(lane.quality, int2, strict=True))
     done = [event.data["done"] for event in works.journal.events(job) if event.kind == "phase"]
     assert done == sorted(done)
 

@@ -95,6 +95,7 @@ def test_kv_bytes_follow_heads_layers_and_precision() -> None:
 def test_windows_bound_the_cache() -> None:
     a_token = kv_bytes_per_token(MHA, Recipe())
     assert kv_bytes(MHA, recipe(window_cache={"window": 64}), 500) == 64 * a_token
+    assert kv_bytes(MHA, recipe(window_cache={"window": 64, "sinks": 4}), 500) == 68 * a_token  # their keys twice more
     sliding = replace(MHA, sliding_window=100, sliding_layers=6)
     assert kv_bytes(sliding, Recipe(), 500) == (6 * 100 + 2 * 500) * a_token // 8
 

@@ -220,11 +220,13 @@ def test_markup_in_a_prompt_is_text_like_any_other() -> None:
         ({"kv_heads": {"count": 3}}, {}, "1, 2, 4"),
         ({"kv_heads": {"count": 1}}, {"kv_heads": 1}, "one key-value head already"),
         ({"window_cache": {"window": 2048}}, {}, "1024"),
+        ({"window_cache": {"sinks": 4}}, {"sliding_window": 64, "sliding_layers": 8}, "no sinks"),
         ({"cast": {"dtype": "fp16"}}, {}, "GPU"),
         ({"int8_dynamic": {}}, {"devices": ("cuda:0", "cpu")}, "CPU"),
         ({"device": {"name": "cuda"}}, {}, "cpu"),
         ({"draft_model": {}}, {"name": "gemma"}, "vocabulary"),
         ({"attention_kernel": {"name": "flash_attention_2"}}, {}, "GPU"),
+        ({"attention_kernel": {"name": "sdpa_cudnn"}}, {}, "this kernel needs a CUDA GPU"),
     ],
 )
 def test_what_a_model_cannot_have_is_refused_before_loading(switches: Any, changes: Any, allowed: str) -> None:

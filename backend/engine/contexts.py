@@ -26,6 +26,7 @@ from backend.techniques.registry import apply_switch
 
 READ = 256  # tokens that are read in a call, between two lengths
 ROWS = 32  # tokens that are scored in a call, at most: of each there are logits over the whole vocabulary
+SCORES = ("kld", "top1", "delta_logp")
 
 
 class Contexts:
@@ -70,12 +71,13 @@ class Contexts:
         tail = self._held_out[length - scored : length + 1]
         full = self._prompted(Recipe(), length)
         base = torch.log_softmax(self._decode(full, tail[:-1]), dim=-1)  # (scored, V)
+        loss = -float(base[torch.arange(scored), torch.tensor(tail[1:])].mean())  # nats
         told = []
         for recipe in self._asked.caches:
             cache = self._prompted(recipe, length)
             logits = self._decode(cache, tail[:-1])
-            told.append(_told(_compared(base, logits, tail[1:]), cache))
-        return {"length": length, "kv_bytes": cache_bytes(full), "caches": told}
+            told.append(_told(_compared(base, logits, tail[1:]), loss, cache))
+        return {"length": length, "loss": loss, "kv_bytes": cache_bytes(full), "caches": told}
 
     def context_speed(self, length: int) -> dict[str, Any]:
         """Steps after a prompt of `length` tokens: seconds, by part where they can be told apart, and memory."""
@@ -139,8 +141,11 @@ def empty(subject: Subject, recipe: Recipe, total: int) -> Cache:
     return make(total) if make else DynamicCache(config=subject.model.config)
 
 
-def _told(found: dict[str, list[float]], cache: Cache) -> dict[str, Any]:
-    """Mean KLD in nats with its 95% interval over tokens, top-1 agreement, and what the cache holds."""
+def _told(found: dict[str, list[float]], loss: float, cache: Cache) -> dict[str, Any]:
+    """Mean KLD in nats with its 95% interval over tokens, top-1 agreement, loss in nats, and what the cache holds.
+
+    `loss` is the full cache's on the same tokens.
+    """
     mean, low, high = mean_interval(found["kld"])
     top1 = sum(found["top1"]) / len(found["top1"])
     return {
@@ -149,13 +154,14 @@ def _told(found: dict[str, list[float]], cache: Cache) -> dict[str, Any]:
         "high": high,
         "most": max(found["kld"]),
         "top1": top1,
+        "loss": loss - sum(found["delta_logp"]) / len(found["delta_logp"]),
         "kv_bytes": cache_bytes(cache),
     }
 
 
 def _compared(base: Tensor, logits: Tensor, tokens: list[int]) -> dict[str, list[float]]:
     """Row by row, so that a large vocabulary's probabilities are held for a few tokens only."""
-    found: dict[str, list[float]] = {"kld": [], "top1": []}
+    found: dict[str, list[float]] = {name: [] for name in SCORES}
     for start in range(0, len(tokens), ROWS // 4):
         part = slice(start, start + ROWS // 4)
         scores = compare(base[part], logits[part], tokens[part])

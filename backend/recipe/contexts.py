@@ -24,6 +24,7 @@ READY: dict[str, Recipe] = {  # caches that a page offers
             {"quantized_cache": {"key_bits": 4, "value_bits": 2}},
             {"quantized_cache": {"key_bits": 2, "value_bits": 2}},
             {"window_cache": {"window": 256}},
+            {"window_cache": {"window": 256, "sinks": 4}},
         )
     )
 }

@@ -16,6 +16,7 @@ NAMES = {
     "_scaled_dot_product_cudnn_attention": "sdpa cuDNN",
     "_scaled_dot_product_fused_attention_overrideable": "sdpa of the device",
     "_scaled_dot_product_attention_math": "sdpa math",
+    "flash_attn_3": "FlashAttention 3",
     "flash_attn": "FlashAttention",
     "flex_attention": "flex",
 }

@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from backend.recipe.base import RecipeError
 from backend.techniques.base import Subject
 
-MASKED = ("eager", "sdpa")  # attention that adds the mask it is given to the scores
+MASKED = ("eager", "sdpa")  # attention, by how its name begins, that adds the mask it is given to the scores
 TRIAL = ([1, 2, 3, 4], [-1, -1, 0, 1])  # two candidates, and one that follows each
 OFF = "Set branches to 1, or switch off what stands in its way."
 
@@ -62,7 +62,7 @@ def check_tree(subject: Subject, field: str) -> None:
     """
     model = subject.model
     kernel = str(model.config._attn_implementation)
-    if kernel not in MASKED:
+    if not kernel.startswith(MASKED):
         raise RecipeError(field, f"attention by {kernel}", f"attention by {' or '.join(MASKED)} for a tree", OFF)
     make = subject.plan.make_cache
     cache = make(16) if make else DynamicCache(config=model.config)

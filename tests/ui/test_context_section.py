@@ -24,10 +24,11 @@ LENGTHS = [128, 256, 512]
 
 def a_length(length: int, *klds: float) -> dict[str, Any]:
     caches = [
-        {"kld": kld, "low": 0.0, "high": 1.5 * kld, "most": 3 * kld, "top1": 1.0, "kv_bytes": 300 * length}
+        {"kld": kld, "low": 0.0, "high": 1.5 * kld, "most": 3 * kld, "top1": 1.0, "loss": 2 + kld}
+        | {"kv_bytes": 300 * length}
         for kld in klds
     ]
-    return {"length": length, "kv_bytes": 1000 * length, "caches": caches}
+    return {"length": length, "loss": 2.0, "kv_bytes": 1000 * length, "caches": caches}
 
 
 def a_time(length: int, step_s: float) -> dict[str, Any]:
@@ -133,6 +134,7 @@ def test_the_verdict_is_told_and_so_is_the_cost(
     assert "int4 cache: safe for this model up to 128 tokens" in text
     assert "at 512 tokens KLD is 0.0500" in text
     assert "At 512 tokens: the full cache 512 kB, int8 cache 154 kB (30%)" in text
+    assert "Mean of the 64 tokens before 512: the full cache 2.00, int8 cache 2.00, int4 cache 2.05" in text
     assert "10.0 ms a step after 128 tokens, 20.0 ms after 256" in text
     assert "20% of a step after 128 tokens" in text
 
@@ -143,6 +145,18 @@ def test_a_cache_that_is_never_safe_is_told_so() -> None:
     assert told == "int2 cache: not safe for this model at any length measured; at 128 tokens KLD is 0.400."
     told = contextplot.verdict("int2 cache", [curve[0] | {"kld": 0.009, "high": 0.02}], order())
     assert "the mean keeps the bound, but its interval does not" in told
+
+
+def test_a_sweep_from_before_losses_were_kept_is_drawn_without_them() -> None:
+    lane = SweptLane(
+        "base", quality=[{name: value for name, value in a_length(128, 1e-4, 0.1).items() if name != "loss"}]
+    )
+    assert contextplot.loss(lane, order(), True).figure is None
+    assert contextplot.quality(lane, order(), True).figure is not None
+
+
+def test_windows_are_offered_without_and_with_sinks() -> None:
+    assert {"window 256", "window 256, 4 sinks"} < set(READY)
 
 
 def test_nothing_measured_is_said() -> None:

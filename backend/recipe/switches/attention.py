@@ -9,30 +9,49 @@ from pydantic import Field
 from backend.recipe.facts import ModelFacts
 from backend.recipe.switch import Group, Switch
 
+PACKAGES = ("flash_attention_2", "flash_attention_3")  # come in a package of their own
+ON_A_GPU = ("sdpa_efficient", "sdpa_cudnn", *PACKAGES)
+
 
 class AttentionKernel(Switch):
-    """Which implementation computes attention; without it the library's default, sdpa."""
+    """Which implementation computes attention; without it sdpa, torch's own choice of its backends."""
 
     kind: ClassVar[str] = "attention_kernel"
     group: ClassVar[Group] = Group.ATTENTION
     order: ClassVar[int] = 410
     title: ClassVar[str] = "Attention kernel"
     summary: ClassVar[str] = "Same result, another kernel: fused ones never write the score matrix to memory."
-    source: ClassVar[str] = "transformers attention interface"
+    source: ClassVar[str] = "transformers attention interface; torch.nn.attention"
+    hint: ClassVar[str] = "A backend that cannot do a call leaves it to torch's next one; the receipt names what ran."
 
-    name: Literal["eager", "sdpa", "flash_attention_2"] = Field("eager", description="eager writes all scores out")
+    name: Literal[
+        "eager",
+        "sdpa",
+        "sdpa_math",
+        "sdpa_efficient",
+        "sdpa_flash",
+        "sdpa_cudnn",
+        "flex",
+        "flash_attention_2",
+        "flash_attention_3",
+    ] = Field("eager", description="eager and sdpa_math write all scores out; flex is compiled at its first calls")
 
     @property
     def label(self) -> str:
         return f"{self.name} attention"
 
     def refuse(self, facts: ModelFacts) -> str | None:
-        if self.name == "flash_attention_2" and not facts.has_gpu:
-            return "eager or sdpa: FlashAttention needs a CUDA GPU and its package"
+        if self.name in ON_A_GPU and not facts.has_gpu:
+            package = " and its package" if self.name in PACKAGES else ""
+            return f"eager, sdpa, sdpa_math, sdpa_flash or flex: this kernel needs a CUDA GPU{package}"
         return None
 
     def alone(self) -> str | None:
-        return None if self.name == "sdpa" else "a batch attends by torch's scaled_dot_product_attention"
+        return (
+            None
+            if self.name == "sdpa"
+            else "a batch attends by torch's scaled_dot_product_attention, its backend of torch's choice"
+        )
 
     @classmethod
     def for_batch(cls) -> dict[str, Any]:

@@ -75,11 +75,18 @@ def impossible(cls: type[Switch], facts: ModelFacts) -> str | None:
 
 @lru_cache(maxsize=512)
 def refused(cls: type[Switch], name: str, facts: ModelFacts) -> tuple[str, ...]:
-    """Reasons for the values of a Literal that do not fit: 'fp16: it needs a GPU'; none where no value would help."""
+    """Reasons for the values of a Literal that do not fit: 'fp16: it needs a GPU'; none where no value would help.
+
+    Values that have one reason stand together.
+    """
     tried = choices(cls.model_fields[name]) or ()
-    if len(tried) > 8 or get_origin(base_type(cls.model_fields[name])) is not Literal:
+    if len(tried) > 12 or get_origin(base_type(cls.model_fields[name])) is not Literal:
         return ()
     reasons = [(value, cls(**{name: value}).unfit(facts)) for value in tried]
     if len({reason for _, reason in reasons}) == 1:
         return ()  # it is another field's
-    return tuple(f"{value}: {reason}" for value, reason in reasons if reason)
+    alike: dict[str, list[str]] = {}
+    for value, reason in reasons:
+        if reason:
+            alike.setdefault(reason, []).append(str(value))
+    return tuple(f"{', '.join(values)}: {reason}" for reason, values in alike.items())

@@ -38,6 +38,25 @@ def quality(lane: SweptLane, asked: ContextSweep, dark: bool) -> Chart:
     return Chart(title, drawn, f"{verdicts(lane, asked)} {protocol(lane, asked)}")
 
 
+def loss(lane: SweptLane, asked: ContextSweep, dark: bool) -> Chart:
+    """Loss of each cache on the same tokens against their place in the text, the full cache's beside them."""
+    title = "Loss against the position in the text"
+    scored = [point for point in lane.quality if "loss" in point]
+    if not scored:
+        return Chart(title, None, "No length was scored so far.")
+    drawn = figure("position in the text, tokens", "loss, nats a token", dark)
+    lengths, last = [point["length"] for point in scored], scored[-1]
+    _line(drawn, 3, "full cache", lengths, [point["loss"] for point in scored], dark)
+    told = [f"the full cache {three(last['loss'])}"]
+    for number, recipe in enumerate(asked.caches):
+        values = [point["caches"][number]["loss"] for point in scored]
+        _line(drawn, number if number < 3 else number + 1, recipe.label, lengths, values, dark)
+        told.append(f"{recipe.label} {three(values[-1])}")
+    _lengths(drawn, lengths)
+    scored_each = lane.start.get("scored", 0)
+    return Chart(title, drawn, f"Mean of the {scored_each} tokens before {last['length']:,}: {', '.join(told)}.")
+
+
 def held(lane: SweptLane, asked: ContextSweep, dark: bool) -> Chart:
     """Bytes of each cache against the length of the text."""
     title = "Bytes of the cache against the length of the text"

@@ -150,4 +150,5 @@ def _draw_curves(view: SweepView, asked: ContextSweep, dark: bool) -> None:
             draw_chart(chart, f"context-speed-{number}")
     for lane in lanes if asked.ask == "quality" else ():
         draw_chart(contextplot.quality(lane, asked, dark), "context-quality")
+        draw_chart(contextplot.loss(lane, asked, dark), "context-loss")
         draw_chart(contextplot.held(lane, asked, dark), "context-held")
