@@ -175,7 +175,8 @@ class Serving(Config):
         if self.load.arrivals != "trace" and self.load.longest > facts.context:
             asked = f"{self.load.prompt_max} and {self.load.output_max} to write"
             allowed = f"at most {facts.context} tokens together, the context of {facts.name}"
-            raise RecipeError("load.prompt_max", asked, allowed, "Lower prompt_max or output_max.")
+            remedy = "Make the longest prompt (prompt_max) or answer (output_max) shorter."
+            raise RecipeError("load.prompt_max", asked, allowed, remedy)
         for name, lane in self.lanes:
             for switch in lane.recipe.pipeline:
                 if reason := switch.alone():
