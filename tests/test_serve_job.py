@@ -12,7 +12,7 @@ from backend.recipe.serving import Targets
 from backend.serving.view import ServingView
 from tests.works import Works
 
-LOAD = {"requests": 9, "burst": 9, "prompt_min": 4, "prompt_max": 20, "output_min": 2, "output_max": 16}
+LOAD = {"requests": 9, "burst": 9, "prompt_min": 4, "prompt_max": 12, "output_min": 8, "output_max": 20}
 
 
 class Servings(Works[ServingView]):
@@ -30,7 +30,7 @@ def works(tmp_path_factory) -> Iterator[Servings]:
 
 
 def test_the_same_load_is_served_by_every_lane_and_judged(works: Servings, tiny_folder: Path) -> None:
-    few = {"slots": 3, "block_tokens": 4, "blocks": 10}
+    few = {"slots": 4, "block_tokens": 4, "blocks": 9}
     variants = [{"limits": few}, {"recipe": {"switches": {"int8_weight_only": {}}}}]
     view = works.wait(works.submit(tiny_folder, variants=variants))
     assert view.state == "finished", view.card

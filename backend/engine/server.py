@@ -59,6 +59,7 @@ class Server:
         self._requests: dict[int, Request] = {}
         self._answers: dict[int, list[int]] = {}
         self._first: dict[int, float] = {}
+        self._writes: dict[int, float] = {}  # id -> since when, in this stay
         self._open: dict[int, tuple[int, float]] = {}  # id -> slot, since when
         self._clock, self._ended = 0.0, 0
         return {"requests": len(arrivals), "blocks": self._engine.stats()["blocks_total"]}
@@ -82,7 +83,7 @@ class Server:
             "arrived": told.arrived,
             "ended": told.ended,
             "spans": told.spans,
-            "open": [[id, slot, since] for id, (slot, since) in self._open.items()],
+            "open": [[id, slot, since, self._writes.get(id, self._clock)] for id, (slot, since) in self._open.items()],
             "samples": told.samples[::-1][::stride][::-1],  # the newest is always among them
             "stats": self._engine.stats(),
         }
@@ -118,6 +119,7 @@ class Server:
             self._close(move.id, before, told)
         for move in plan.enters:
             self._open[move.id] = (move.slot, before)
+            self._writes.pop(move.id, None)  # who comes back reads again
         for one in progress:
             self._hear(one, told)
         stats = self._engine.stats()
@@ -128,6 +130,7 @@ class Server:
         if one.token is not None:
             self._answers[one.id].append(one.token)
             self._first.setdefault(one.id, self._clock)
+            self._writes.setdefault(one.id, self._clock)
         if one.finished:
             self._close(one.id, self._clock, told)
             request = self._requests[one.id]
@@ -138,7 +141,7 @@ class Server:
 
     def _close(self, id: int, at: float, told: Told) -> None:
         slot, since = self._open.pop(id)
-        told.spans.append([id, slot, since, min(max(since, self._first.get(id, at)), at), at])
+        told.spans.append([id, slot, since, min(self._writes.get(id, at), at), at])
 
     def serve_alone(self, place: int) -> dict[str, Any]:
         """Write one answer again, alone; whether it has the same tokens. Off the clock."""

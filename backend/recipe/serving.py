@@ -204,7 +204,8 @@ class Serving(Config):
             prompt = self.load.shared_prefix + self.load.prompt_max
             asked = f"{prompt} and {self.load.output_max} to write"
             allowed = f"at most {facts.context} tokens together, the context of {facts.name}"
-            raise RecipeError("load.prompt_max", asked, allowed, "Lower prompt_max or output_max.")
+            remedy = "Make the longest prompt (prompt_max) or answer (output_max) shorter."
+            raise RecipeError("load.prompt_max", asked, allowed, remedy)
         for name, lane in self.lanes:
             if self.load.arrivals != "trace":
                 lane.limits.check(f"{name}.limits", self.load.longest)

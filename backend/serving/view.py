@@ -9,8 +9,8 @@ Events (kind, lane, data):
     served       lane   clock, finished, stats, and rows:
                         arrived [id, at_s, prompt_tokens, output_tokens]
                         ended   [id, arrival_s, first_s, end_s, tokens]
-                        spans   [id, slot, since_s, first_s, until_s]: one stay in a slot
-                        open    [id, slot, since_s]: stays that go on
+                        spans   [id, slot, since_s, writes_s, until_s]: one stay in a slot, and from when on it wrote
+                        open    [id, slot, since_s, writes_s]: stays that go on
                         samples [clock_s, queue, running, batch, blocks_used, tokens_fed]
     alone        lane   request, tokens, same, differs_at|None       one answer, written again alone
     lane_failed  lane   cause, detail, remedy, phase

@@ -55,6 +55,7 @@ def test_a_click_removes_another_keeps_and_the_bench_gets_it(
     app, job = inspected
     page: Page = new_page(viewport={"width": 1280, "height": 1500})
     page.goto(f"{app.url}/inspect?inspect={job}")
+    expect(page.locator(".st-key-machine")).to_be_visible()  # the head, though nobody has opened the app before
     page.get_by_role("tab", name="Pruning", exact=True).click()
     remove, keep = field(page, "Remove heads"), field(page, "Keep heads")
     click(page, "heads", 4, 3)

@@ -58,7 +58,7 @@ def written(subject: Subject, ids: list[int], count: int) -> tuple[list[int], De
 
 
 def test_two_slots_answer_three_requests_as_alone(fresh: Subject) -> None:
-    requests = [Request(at, tuple(encode(fresh, text)), 16) for at, text in enumerate(PROMPTS)]
+    requests = [Request(at, tuple(encode(fresh, text)), 10) for at, text in enumerate(PROMPTS)]
     fresh.longest = 64
     engine = BatchEngine(fresh, Limits(slots=2, chunk_tokens=8))
     for one in requests:
@@ -67,33 +67,34 @@ def test_two_slots_answer_three_requests_as_alone(fresh: Subject) -> None:
     while not engine.idle:
         for told in engine.step():
             answers[told.id] += [] if told.token is None else [told.token]
-    assert answers == {one.id: written(fresh, list(one.prompt), 16)[0] for one in requests}
+    assert answers == {one.id: written(fresh, list(one.prompt), 10)[0] for one in requests}
 
 
 def test_some_of_its_layers_guess_and_the_text_stays(fresh: Subject) -> None:
     ids = encode(fresh, PROMPTS[1])
-    expected, _ = written(fresh, ids, 24)
+    expected, _ = written(fresh, ids, 16)
     switch = SelfDraft(keep=14, which="nearest")
     apply_switch(fresh, switch)
-    found, decoder = written(fresh, ids, 24)
+    found, decoder = written(fresh, ids, 16)
     assert found == expected
     assert decoder.speculation.accepted > 0
     assert read_back(fresh, switch).facts["draft_weights_bytes"] == 0
 
 
-@pytest.mark.parametrize(("bits", "least", "most", "held"), [(8, 0.0, 0.01, 0.6), (4, 0.0, 0.1, 0.5)])
-def test_what_a_quantized_cache_loses_after_200_tokens(
-    fresh: Subject, bits: int, least: float, most: float, held: float
-) -> None:
+def test_what_a_quantized_cache_loses_after_200_tokens(fresh: Subject) -> None:
     full = DynamicCache(config=fresh.model.config)
     expected = decoded(fresh, full)
-    apply_switch(fresh, QuantizedCache(key_bits=bits, value_bits=bits))
-    assert fresh.plan.make_cache
-    packed = fresh.plan.make_cache(216)
-    found = decoded(fresh, packed)
-    kld = (expected.exp() * (expected - found)).sum(-1).mean()
-    assert least < kld < most
-    assert cache_bytes(packed) < held * cache_bytes(full)
+    lost = {}
+    for bits, held in ((8, 0.6), (4, 0.5)):  # of the bytes; the newest tokens stay in full
+        fresh.plan = DecodePlan()
+        apply_switch(fresh, QuantizedCache(key_bits=bits, value_bits=bits))
+        assert fresh.plan.make_cache
+        packed = fresh.plan.make_cache(216)
+        found = decoded(fresh, packed)
+        lost[bits] = float((expected.exp() * (expected - found)).sum(-1).mean())
+        assert cache_bytes(packed) < held * cache_bytes(full)
+    assert 0 < lost[8] < 0.01
+    assert lost[8] < lost[4] < 0.1
 
 
 @torch.inference_mode()

@@ -45,7 +45,7 @@ def text(decoder: Decoder, ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("shape", ["llama", "gemma"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_prompt_lookup_keeps_the_greedy_text(
     subject_of: Make, with_plan: Make, prompt: Make, shape: str, seed: int
 ) -> None:
@@ -59,7 +59,7 @@ def test_prompt_lookup_keeps_the_greedy_text(
 
 
 @pytest.mark.parametrize("shape", ["llama", "gemma"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_draft_that_guesses_badly_keeps_the_greedy_text(
     subject_of: Make, with_plan: Make, prompt: Make, shape: str, seed: int
 ) -> None:
@@ -175,7 +175,7 @@ def test_logits_of_a_round_are_the_models_raw_ones(
 
 VOCAB = 8
 PLACES = 3
-DRAWS = 20_000
+DRAWS = 8_000
 START = [3, 1, 5]
 
 
@@ -287,7 +287,7 @@ def test_the_decoder_itself_keeps_the_distribution(subject_of: Make, with_plan: 
     draft = DraftModelProposer(subject_of("llama", 2, **small), 2, VOCAB)
     subject = with_plan(plain, proposer=draft if guesser == "draft" else PromptLookupProposer(2, 1))
     drawn: Counter[tuple[int, ...]] = Counter()
-    for seed in range(800):
+    for seed in range(500):
         decoder = Decoder(subject, WARM, seed)
         decoder.start(START, PLACES)
         while len(decoder.ids) < len(START) + PLACES:

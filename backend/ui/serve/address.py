@@ -59,7 +59,8 @@ def begin_with(job: Job | None) -> tuple[Serving, str | None]:
         if text := st.query_params.get(SETTING):
             return Serving.read(unfold(text[:MAX_LINK]), where="serving"), None
         if job is not None and PRESET not in st.query_params:
-            return Serving.read(job.spec, where="serving"), None
+            asked = Serving.read(job.spec, where="serving")
+            return asked, next((name for name, one in presets().items() if one.serving == asked), None)
     except RecipeError as error:
         st.session_state["serve-card"] = error.card()
     name = st.query_params.get(PRESET, FIRST)

@@ -22,6 +22,8 @@ def slots(lane: ServedView, dark: bool, end_s: float, count: int) -> Chart:
     written."""
     stays = stays_of(lane)
     drawn = figure("lane clock, s", "slot", dark, height=HEIGHT)
+    edge = "#111" if dark else "#fff"
+    hatch = {"fillmode": "overlay", "fgcolor": edge, "fgopacity": 1.0, "solidity": 0.4}
     for title, shape in (("reads", "/"), ("writes", "")):
         bars = [(slot, *_part(title, since, first, until), id) for id, slot, since, first, until in stays]
         bars = [bar for bar in bars if bar[2] > bar[1]]
@@ -35,8 +37,8 @@ def slots(lane: ServedView, dark: bool, end_s: float, count: int) -> Chart:
             hovertemplate=f"request %{{customdata}} {title} %{{x:.3g}} s<extra></extra>",
             marker={
                 "color": colour(lane.name, dark),
-                "pattern": {"shape": shape, "fgcolor": "#111" if dark else "#fff", "solidity": 0.4},
-                "line": {"width": 1, "color": "#111" if dark else "#fff"},
+                "pattern": hatch | {"shape": shape},
+                "line": {"width": 1, "color": edge},
             },
         )
     drawn.update_layout(barmode="overlay", bargap=0.15)
@@ -45,13 +47,14 @@ def slots(lane: ServedView, dark: bool, end_s: float, count: int) -> Chart:
     told = [f"{len(lane.ended)} of {lane.requests} answers in {seconds(lane.clock)}"] if stays else []
     if told and lane.clock:
         told.append(f"slots held {share(busy(lane, count))} of the time, hatched while a prompt is read")
-    title = f"Slots of {look(lane.name).title}: {lane.label}"
+    who = "the baseline" if lane.name == "base" else look(lane.name).title
+    title = f"Slots of {who}: {lane.label}"
     return Chart(title, drawn, sentences([f"{'; '.join(told)}."] if told else [], "No request has a slot yet."))
 
 
 def stays_of(lane: ServedView) -> list[list[float]]:
-    """Every stay in a slot, those that go on as far as the clock: [id, slot, since_s, first_s, until_s]."""
-    return [*lane.spans, *([id, slot, since, lane.clock, lane.clock] for id, slot, since in lane.open)]
+    """Every stay in a slot, those that go on as far as the clock: [id, slot, since_s, writes_s, until_s]."""
+    return [*lane.spans, *([*stay, lane.clock] for stay in lane.open)]
 
 
 def busy(lane: ServedView, count: int) -> float:
@@ -74,7 +77,8 @@ def lines(lanes: list[ServedView], dark: bool, end_s: float) -> list[Chart]:
     ]
     for chart in charts:
         if chart.figure is not None:
-            chart.figure.update_xaxes(range=[0, 1.06 * end_s or 1])  # room for the lanes' names
+            chart.figure.update_layout(margin_r=56)  # room for the lanes' names
+            chart.figure.update_xaxes(range=[0, end_s or 1])
             chart.figure.update_yaxes(rangemode="tozero")
     return charts
 
