@@ -190,14 +190,14 @@ def about(model: str, found: Field) -> str:
 
 
 def judge(bench: Bench, rows: list[Row], lengths: list[int]) -> None:
-    """The bounds of 4 bits; where one is over, what is true is printed beside it."""
+    """The bounds of 4 bits: KLD, and codes of a quarter of fp16. Scales come on top, and are printed."""
     four = next(row for row in rows if row.label == INT4)
     if JUDGED in lengths:
         bench.check(f"int4, mean KLD at {JUDGED:,} tokens", four.quality[JUDGED]["kld"], at_most=SAFE_KLD)
     for row in rows:
         if row.label == INT4 and row.of_fp16 and row.codes:
             bench.check(f"int4{_group(row)}, codes of a token, of fp16", row.codes, at_most=QUARTER)
-            bench.check(f"int4{_group(row)}, codes and scales, of fp16", row.of_fp16, at_most=QUARTER)
+            print(f"        int4{_group(row)}, codes and scales, of fp16: {row.of_fp16:.3f}")
 
 
 def main() -> None:

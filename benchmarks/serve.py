@@ -3,6 +3,7 @@
     python -m benchmarks.serve                 # the storyteller
     python -m benchmarks.serve --model gemma
     python -m benchmarks.serve --rounds 1 --requests 12    # a short look
+    python -m benchmarks.serve --into docs/serving.md      # writes the table, too
 
 Every round serves the same load on both lanes in turns, with another seed; figures are medians over rounds.
 """
@@ -21,6 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from backend.catalog import resolve
+from backend.checks.docs import filled
+from backend.hardware import hardware
 from backend.journal import Journal
 from backend.recipe.serving import Serving
 from backend.serveway import Serveway
@@ -29,8 +32,28 @@ from backend.serving.view import ServingView
 from benchmarks._bench import Bench
 
 SLOTS = 8
+HEAD = ("| what | measured | bound |", "| --- | --- | --- |")
 LEAST_OF_STATIC, LEAST_OF_THEIRS = 1.8, 1.0
 LOADED = 0.8  # of the requests a second that continuous batching gets through
+
+
+class Told(Bench):
+    """Keeps every figure as a row of a table."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.rows: list[str] = []
+
+    def check(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+        """Print, and keep with its bound."""
+        super().check(name, value, at_least=at_least, at_most=at_most)
+        bound = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
+        self.rows.append(f"| {name} | {value:.3g} | {bound} |")
+
+    def tell(self, name: str, value: float) -> None:
+        """Print and keep what no bound is asked of."""
+        print(f"        {name}: {value:.3g}", flush=True)
+        self.rows.append(f"| {name} | {value:.3g} | |")
 
 
 def serve(bench: Bench, spec: dict[str, Any]) -> ServingView:
@@ -65,7 +88,7 @@ def theirs(model: str, load: dict[str, Any], seed: int) -> float | None:
     return written / spent if written else None
 
 
-def throughput(bench: Bench, model: str, requests: int, rounds: int) -> float:
+def throughput(bench: Told, model: str, requests: int, rounds: int) -> float:
     """A burst: who is through first? Returns the requests a second of continuous batching."""
     load = {"requests": requests, "burst": requests, "output_min": 16, "output_max": 256}
     ratios, speeds, rates, gains = [], [], [], []
@@ -83,13 +106,13 @@ def throughput(bench: Bench, model: str, requests: int, rounds: int) -> float:
             same = [one["same"] for lane in view.lanes.values() for one in lane.alone]
             bench.check("share of answers that are those written alone", sum(same) / len(same), at_least=1.0)
     bench.check("continuous, of static's throughput", statistics.median(ratios), at_least=LEAST_OF_STATIC)
-    print(f"  of a static batch that computes no row that has ended: {statistics.median(gains):.3g}")
+    bench.tell("continuous, of a static batch's that computes no row that has ended", statistics.median(gains))
     if other := theirs(model, load, 1):
         bench.check("continuous, of generate_batch's", statistics.median(speeds) / other, at_least=LEAST_OF_THEIRS)
     return statistics.median(rates)
 
 
-def loaded(bench: Bench, model: str, requests: int, rounds: int, rate: float) -> None:
+def loaded(bench: Told, model: str, requests: int, rounds: int, rate: float) -> None:
     """Requests at random at 80% of what continuous batching gets through: how long does the unluckiest wait?"""
     load = {"arrivals": "poisson", "requests": requests, "rate_per_s": LOADED * rate}
     ratios, longest = [], []
@@ -104,16 +127,31 @@ def loaded(bench: Bench, model: str, requests: int, rounds: int, rate: float) ->
     bench.check("requests that were answered, at least", min(longest), at_least=requests)
 
 
+def about(asked: argparse.Namespace) -> str:
+    """How it was measured."""
+    machine, versions = hardware()["hardware"], hardware()["versions"]
+    return (
+        f"Written by `python -m benchmarks.serve --into docs/serving.md` on {machine['processor']}, "
+        f"{machine['cores']} cores, torch {versions['torch']}, transformers {versions['transformers']}: {asked.model} "
+        f"in fp32, {SLOTS} slots, {asked.requests} requests with prompts of 16 to 128 tokens and answers of 16 to 256, "
+        f"all at once or at random at {LOADED:.0%} of what gets through; medians over {asked.rounds} loads."
+    )
+
+
 def main() -> int:
     """Measure and print; the exit code says whether all bounds hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="storyteller")
     parser.add_argument("--requests", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--into", type=Path, help="a Markdown file with places for the table, docs/serving.md")
     asked = parser.parse_args()
-    bench = Bench(f"serving {asked.model}")
+    bench = Told(f"serving {asked.model}")
     rate = throughput(bench, asked.model, asked.requests, asked.rounds)
     loaded(bench, asked.model, asked.requests, asked.rounds, rate)
+    if asked.into:
+        parts = {"serving-about": about(asked), "serving-measured": "\n".join((*HEAD, *bench.rows))}
+        asked.into.write_text(filled(asked.into.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return int(bench.failed > 0)
 
 
