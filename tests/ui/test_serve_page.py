@@ -13,8 +13,9 @@ from streamlit.testing.v1 import AppTest
 
 from backend.journal import Journal
 from backend.recipe.serving import Serving
-from backend.serving.view import ServingView
-from backend.ui.serve import exports
+from backend.serving.view import ServedView, ServingView
+from backend.ui.serve import exports, plots
+from backend.ui.serve.sketch import sketch
 from backend.ui.serve.words import headline
 from backend.ui.share import pack
 
@@ -199,3 +200,25 @@ def test_a_lane_that_failed_has_no_verdict_and_a_card(open_serve: Open, journal:
     assert "A did not serve to its end, so there is no verdict on A." in text
     assert "A failed. What the other lanes measured stays." in text
     assert "What to do: Raise blocks." in text
+
+
+def test_a_sketch_has_what_the_plot_has(journal: Journal) -> None:
+    view = ServingView().apply_all(journal.events(a_serving(journal), 0))
+    lanes = list(view.lanes.values())
+    drawn = sketch(plots.slots(lanes[0], False, 2.0, 8).figure, False)
+    assert drawn.count('class="stay"') == 2  # a stay is read for half of its time and then written
+    assert "left:49.02%;width:49.02%" in drawn  # the axis goes 2% further
+    assert all(f">{slot}</span>" in drawn for slot in range(1, 9))
+    for chart in plots.lines(lanes, True, 2.0):
+        drawn = sketch(chart.figure, True)
+        assert drawn.count("<polyline") == 2
+        assert ">baseline</span>" in drawn
+        assert "nan" not in drawn
+
+
+def test_a_sketch_of_nothing_is_an_empty_frame() -> None:
+    lane = ServedView("A", "continuous batching")
+    for chart in (plots.slots(lane, False, 0.0, 100), *plots.lines([lane], False, 0.0)):
+        drawn = sketch(chart.figure, False)
+        assert "lane clock, s" in drawn
+        assert "<polyline" not in drawn

@@ -11,7 +11,9 @@ from backend.serving.view import ServedView, ServingView
 from backend.ui.cards import error_card, failure_cards
 from backend.ui.figures import seconds
 from backend.ui.inspect.frame import draw_chart
+from backend.ui.inspect.plot import Chart
 from backend.ui.serve import exports, plots, words
+from backend.ui.serve.sketch import draw_sketch
 from backend.ui.text import plain
 
 STATES = {
@@ -33,7 +35,7 @@ def draw_served(job: Job, view: ServingView) -> None:
     failure_cards(view)
     lanes = list(view.lanes.values())
     if lanes:
-        _draw_plots(lanes, asked)
+        _draw_plots(lanes, asked, ended=job.ended)
         _draw_figures(lanes, asked)
     if job.ended:
         _draw_files(job, view)
@@ -54,16 +56,23 @@ def _draw_end(job: Job, view: ServingView, asked: Serving) -> None:
         st.caption("One run of one load, on lane clocks: serve again with another seed to see how far it spreads.")
 
 
-def _draw_plots(lanes: list[ServedView], asked: Serving) -> None:
+def _draw_plots(lanes: list[ServedView], asked: Serving, ended: bool) -> None:
     """Slots of every lane, one below the other on one scale of time, then a line for each in four plots."""
     dark = st.context.theme.type == "dark"
     end_s = max(lane.clock for lane in lanes)
     limits = {name: lane.limits for name, lane in asked.lanes}
+
+    def draw(chart: Chart, key: str) -> None:
+        if ended:
+            draw_chart(chart, key)
+        else:
+            draw_sketch(chart, key, dark)
+
     for lane in lanes:
-        draw_chart(plots.slots(lane, dark, end_s, limits[lane.name].slots), f"slots-{lane.name}")
+        draw(plots.slots(lane, dark, end_s, limits[lane.name].slots), f"slots-{lane.name}")
     for column, chart in zip([*st.columns(2), *st.columns(2)], plots.lines(lanes, dark, end_s), strict=True):
         with column:
-            draw_chart(chart, f"serve-{chart.title}")
+            draw(chart, f"serve-{chart.title}")
 
 
 def _draw_figures(lanes: list[ServedView], asked: Serving) -> None:
