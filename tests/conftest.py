@@ -24,11 +24,11 @@ _no_gemma: list[str] = []  # why the real model was not there, for the last line
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Quick tests first, then those on the real model, then those in a browser, so that a mistake shows early.
 
-    The real model and the browser need the whole machine; what else does is marked `alone` where it stands.
+    The browser needs the whole machine; what else does is marked `alone` where it stands.
     """
     items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
     for item in items:
-        if "e2e" in item.path.parts or item.get_closest_marker("real"):
+        if "e2e" in item.path.parts:
             item.add_marker("alone")
 
 
@@ -40,9 +40,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _all_cores_for_the_real_model(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests of the real model have the machine to themselves, and may use all of it."""
-    torch = sys.modules.get("torch")
-    if torch is None or request.node.get_closest_marker("real") is None:
+    """Tests of the real model that have the machine to themselves may use all of it."""
+    torch, node = sys.modules.get("torch"), request.node
+    if torch is None or not (node.get_closest_marker("real") and node.get_closest_marker("alone")):
         yield
         return
     before = torch.get_num_threads()

@@ -103,6 +103,7 @@ def test_before_it_is_fetched_the_card_says_how(home: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_the_real_one_races_from_the_command_line(minilm_folder: Path, home: Path) -> None:
     (home / "models").mkdir()
     (home / "models" / minilm_folder.name).symlink_to(minilm_folder, target_is_directory=True)

@@ -46,12 +46,15 @@ class Place:
     def __init__(self, figure: go.Figure) -> None:
         self.end = float(figure.layout.xaxis.range[1])
         highest = max((max(trace.y, default=0) for trace in figure.data if trace.type == "scatter"), default=0)
-        self.low, self.high = figure.layout.yaxis.range or (0.0, 1.05 * highest or 1.0)
+        low, high = figure.layout.yaxis.range or (0.0, 1.05 * highest or 1.0)
+        self.low, self.high = float(low), float(high)
 
     def x(self, value: float) -> float:
+        """Percent from the left."""
         return 100 * value / self.end
 
     def y(self, value: float) -> float:
+        """Percent from the bottom."""
         return 100 * (value - self.low) / (self.high - self.low)
 
 
@@ -114,7 +117,8 @@ def _lines(figure: go.Figure, place: Place) -> Iterator[str]:
 
 
 def _line(trace: Any, place: Place) -> str:
-    points, before = [], None
+    points: list[str] = []
+    before: float | None = None
     for x, y in zip(trace.x, trace.y, strict=True):
         across, up = place.x(x), 100 - place.y(y)
         points += [f"{across:.2f},{before:.2f}"] if before is not None else []
