@@ -19,7 +19,7 @@ run: $(RUN_READY) ## set up what is missing, start Headway and print its address
 test: $(DEV_READY) browser ## every test, those in a browser included (with ARGS only what they name)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m pytest -m "not alone and not real" -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m "real and not alone" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "real and not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 else
 	$(BIN)/python -m pytest $(ARGS)

@@ -22,11 +22,17 @@ _no_gemma: list[str] = []  # why the real model was not there, for the last line
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first, then those on the real model, then those in a browser, so that a mistake shows early.
+    """Quick tests first, then those on the real model (long ones ahead), then those in a browser.
 
-    The browser needs the whole machine; what else does is marked `alone` where it stands.
+    So a mistake shows early, and nobody waits at the end for one long test. The browser needs the whole machine; what
+    else does is marked `alone` where it stands.
     """
-    items.sort(key=lambda item: ("e2e" in item.path.parts, item.get_closest_marker("real") is not None))
+
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+        marked = item.get_closest_marker
+        return "e2e" in item.path.parts, marked("real") is not None, marked("long") is None
+
+    items.sort(key=place)
     for item in items:
         if "e2e" in item.path.parts:
             item.add_marker("alone")

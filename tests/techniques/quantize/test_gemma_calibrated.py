@@ -20,7 +20,7 @@ from backend.techniques.quantize.counting import weight_bytes
 from backend.techniques.registry import apply_switch, read_back
 from backend.texts import reference_english
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 SCORED = 4096  # characters of English, on which nothing was calibrated
 TOKENS = 512
