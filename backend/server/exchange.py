@@ -57,13 +57,9 @@ class Exchange:
         Raises:
             ApiError: for one that was refused.
         """
-        early: list[Heard | str] = []
+        early: list[Began | Said | Ended] = []
         while len(self.began) < len(self._places):
-            news = await self._news.get()
-            if isinstance(news, str):
-                raise Lost(news)
-            if isinstance(news, Refused):
-                raise ApiError(400, news.message, param=news.param, code=news.code)
+            news = await self._next()
             if isinstance(news, Began):
                 self.began[news.id] = news
             else:
@@ -71,6 +67,15 @@ class Exchange:
         later = [self._news.get_nowait() for _ in range(self._news.qsize())]
         for item in [*early, *later]:
             self._news.put_nowait(item)
+
+    async def _next(self, wait_s: float | None = None) -> Began | Said | Ended:
+        """What comes next, of what is no refusal; a TimeoutError where nothing does in time."""
+        news = await asyncio.wait_for(self._news.get(), wait_s)
+        if isinstance(news, str):
+            raise Lost(news)
+        if isinstance(news, Refused):
+            raise ApiError(400, news.message, param=news.param, code=news.code)
+        return news
 
     async def heard(self, ping_s: float | None = None) -> AsyncIterator[tuple[int, Said | Ended] | None]:
         """What is said, with the place of its text, until all have ended.
@@ -82,14 +87,10 @@ class Exchange:
         """
         while len(self.ended) < len(self._places):
             try:
-                news = await asyncio.wait_for(self._news.get(), ping_s)
+                news = await self._next(ping_s)
             except TimeoutError:
                 yield None
                 continue
-            if isinstance(news, str):
-                raise Lost(news)
-            if isinstance(news, Refused):
-                raise ApiError(400, news.message, param=news.param, code=news.code)
             if isinstance(news, Ended):
                 self.ended[news.id] = news
             if not isinstance(news, Began):

@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from backend.journal import Journal
+from tests.ui import staged, staged_inspection
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).parent))  # staged.py
@@ -34,3 +35,26 @@ def open_bench(journal: Journal) -> Callable[..., AppTest]:
         return app.run()
 
     return open_page
+
+
+@pytest.fixture
+def inspection(journal: Journal) -> int:
+    """An inspection of a race, both at their end."""
+    race = staged.race().model_dump(mode="json")
+    number = journal.submit("race", race)
+    staged.play(journal, number, staged.race())
+    job = journal.submit("inspect", {"race": race, "job": number})
+    staged_inspection.play(journal, job, number)
+    return job
+
+
+@pytest.fixture
+def open_page(inspection: int) -> Callable[[], AppTest]:
+    """Opens that inspection."""
+
+    def page() -> AppTest:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+        app.query_params["inspect"] = str(inspection)
+        return app.switch_page("pages/inspect.py").run()
+
+    return page

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import staged
-import staged_inspection
 from streamlit.testing.v1 import AppTest
 
 from backend.journal import Journal
@@ -38,26 +37,6 @@ def a_time(length: int, step_s: float) -> dict[str, Any]:
 
 
 QUALITY = [a_length(128, 1e-4, 0.004), a_length(256, 1e-4, 0.008), a_length(512, 2e-4, 0.05)]
-
-
-@pytest.fixture
-def inspection(journal: Journal) -> int:
-    race = staged.race().model_dump(mode="json")
-    number = journal.submit("race", race)
-    staged.play(journal, number, staged.race())
-    job = journal.submit("inspect", {"race": race, "job": number})
-    staged_inspection.play(journal, job, number)
-    return job
-
-
-@pytest.fixture
-def open_page(inspection: int) -> Callable[[], AppTest]:
-    def page() -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-        app.query_params["inspect"] = str(inspection)
-        return app.switch_page("pages/inspect.py").run()
-
-    return page
 
 
 def order(**fields: Any) -> ContextSweep:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import staged
-import staged_inspection
 from streamlit.testing.v1 import AppTest
 
 from backend.journal import Journal
@@ -29,26 +28,6 @@ def a_step(left: int, kld: float, removed: str = "") -> dict[str, Any]:
 
 
 STEPS = [a_step(61, 0.02, "0:1 2:0-1"), a_step(58, 0.08, "0:1-3 2:0-1 7:7"), a_step(55, 0.3, "0:1-6 2:0-1 7:7")]
-
-
-@pytest.fixture
-def inspection(journal: Journal) -> int:
-    race = staged.race().model_dump(mode="json")
-    number = journal.submit("race", race)
-    staged.play(journal, number, staged.race())
-    job = journal.submit("inspect", {"race": race, "job": number})
-    staged_inspection.play(journal, job, number)
-    return job
-
-
-@pytest.fixture
-def open_page(inspection: int) -> Callable[[], AppTest]:
-    def page() -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-        app.query_params["inspect"] = str(inspection)
-        return app.switch_page("pages/inspect.py").run()
-
-    return page
 
 
 def thinned(journal: Journal, inspection: int, state: str = "finished", steps: int = 3, **fields: Any) -> int:

@@ -12,7 +12,7 @@ from backend.ui import desk
 from backend.ui.cards import error_card, failure_cards
 from backend.ui.encoding import exports, words
 from backend.ui.figures import seconds
-from backend.ui.inspect.running import progress_words, waiting_words
+from backend.ui.inspect.running import draw_progress
 from backend.ui.measured import draw_suspicions
 from backend.ui.no_effect import alarms
 from backend.ui.palette import look
@@ -47,11 +47,7 @@ def _follow(number: int, key: str) -> None:
     if job is None or job.ended:
         st.rerun(scope="app")
     phase = view_of(job, f"{key}:encoding").phase
-    if job.state == "queued" or not phase:
-        st.progress(0.0, plain(waiting_words(job)))
-        return
-    done = min(1.0, phase["done"] / phase["total"]) if phase.get("total") else 0.0
-    st.progress(done, plain(progress_words(phase, job)))
+    draw_progress(job, phase)
 
 
 def _draw_ended(view: EncodingView, job: Job, key: str) -> None:

@@ -17,7 +17,7 @@ from backend.ui import desk
 from backend.ui.cards import error_card
 from backend.ui.inspect import contextplot
 from backend.ui.inspect.frame import draw_chart
-from backend.ui.inspect.running import REFRESH_S, progress_words, waiting_words
+from backend.ui.inspect.running import REFRESH_S, draw_cancellable
 from backend.ui.text import plain
 from backend.ui.words import failure
 
@@ -104,18 +104,8 @@ def _follow(number: int, ask: str, dark: bool) -> None:
     if job is None or job.ended:
         st.rerun(scope="app")
     view = _view_of(job, ask)
-    bar, cancel = st.columns([5, 1], vertical_alignment="center")
-    with bar:
-        if job.state == "queued" or not view.phase:
-            st.progress(0.0, plain(waiting_words(job)))
-        else:
-            st.progress(min(1.0, view.phase["done"] / view.phase["total"]), plain(progress_words(view.phase, job)))
-    cancel.button("Cancel", key=f"cancel-context-{ask}", on_click=_cancel, args=(number,), disabled=job.cancel)
+    draw_cancellable(job, view.phase, f"cancel-context-{ask}")
     _draw_curves(view, ContextSweep.read(job.spec), dark)
-
-
-def _cancel(number: int) -> None:
-    desk.journal().cancel(number)
 
 
 def _view_of(job: Job, ask: str) -> SweepView:

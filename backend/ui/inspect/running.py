@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from backend.journal import Job
@@ -11,6 +13,7 @@ from backend.ui.palette import look
 from backend.ui.text import plain
 
 REFRESH_S = 1.0
+Phase = dict[str, Any] | None
 
 
 def draw_running(job: Job) -> None:
@@ -24,21 +27,26 @@ def _follow(number: int) -> None:
     if job is None or job.ended:
         st.rerun(scope="app")
     view = view_of(job)
-    phase = view.phase
-    bar, cancel = st.columns([5, 1], vertical_alignment="center")
-    with bar:
-        if job.state == "queued" or not phase:
-            st.progress(0.0, plain(waiting_words(job)))
-        else:
-            share = min(1.0, phase["done"] / phase["total"]) if phase.get("total") else 0.0
-            st.progress(share, plain(progress_words(view.phase, job)))
-    cancel.button("Cancel", key="cancel-inspection", on_click=_cancel, args=(number,), disabled=job.cancel)
+    draw_cancellable(job, view.phase, "cancel-inspection")
     done = [look(name).title for name, lane in view.lanes.items() if lane.done]
     st.caption(plain(f"Done: {', '.join(done)}." if done else "Each lane is loaded, looked into, and ended in turn."))
 
 
-def _cancel(number: int) -> None:
-    desk.journal().cancel(number)
+def draw_cancellable(job: Job, phase: Phase, key: str) -> None:
+    """How far a job is, and the button that ends it."""
+    bar, cancel = st.columns([5, 1], vertical_alignment="center")
+    with bar:
+        draw_progress(job, phase)
+    cancel.button("Cancel", key=key, on_click=lambda: desk.journal().cancel(job.id), disabled=job.cancel)
+
+
+def draw_progress(job: Job, phase: Phase) -> None:
+    """A bar with the step in hand, or with why the job has not begun."""
+    if job.state == "queued" or not phase:
+        st.progress(0.0, plain(waiting_words(job)))
+        return
+    share = min(1.0, phase["done"] / phase["total"]) if phase.get("total") else 0.0
+    st.progress(share, plain(progress_words(phase, job)))
 
 
 def waiting_words(job: Job) -> str:

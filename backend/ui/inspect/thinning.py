@@ -17,7 +17,7 @@ from backend.ui.cards import error_card
 from backend.ui.inspect import thincurve
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.inspect.handover import open_bench
-from backend.ui.inspect.running import REFRESH_S, progress_words, waiting_words
+from backend.ui.inspect.running import REFRESH_S, draw_cancellable
 from backend.ui.text import plain
 from backend.ui.words import failure
 
@@ -86,19 +86,9 @@ def _follow(number: int, dark: bool) -> None:
     if job is None or job.ended:
         st.rerun(scope="app")
     view = _view_of(job)
-    bar, cancel = st.columns([5, 1], vertical_alignment="center")
-    with bar:
-        if job.state == "queued" or not view.phase:
-            st.progress(0.0, plain(waiting_words(job)))
-        else:
-            st.progress(min(1.0, view.phase["done"] / view.phase["total"]), plain(progress_words(view.phase, job)))
-    cancel.button("Cancel", key="cancel-thinning", on_click=_cancel, args=(number,), disabled=job.cancel)
+    draw_cancellable(job, view.phase, "cancel-thinning")
     for lane in view.lanes.values():
         draw_chart(thincurve.chart(lane, Thinning.read(job.spec), dark), "thinning")
-
-
-def _cancel(number: int) -> None:
-    desk.journal().cancel(number)
 
 
 def _draw_ended(job: Job, dark: bool) -> None:

@@ -10,7 +10,7 @@ from backend.recipe.serving import Serving
 from backend.serving.view import ServingView
 from backend.ui import desk
 from backend.ui.cards import error_card
-from backend.ui.inspect.running import progress_words, waiting_words
+from backend.ui.inspect.running import draw_cancellable
 from backend.ui.models import facts_line, facts_of
 from backend.ui.serve import address, form
 from backend.ui.serve.live import draw_served
@@ -102,13 +102,5 @@ def _follow(number: int) -> None:
     if job is None or job.ended:
         st.rerun(scope="app")
     view = view_of(job)
-    bar, cancel = st.columns([5, 1], vertical_alignment="center")
-    phase, share, words = view.phase, 0.0, ""
-    if job.state == "queued" or not phase:
-        words = waiting_words(job)
-    else:
-        share = min(1.0, phase["done"] / phase["total"]) if phase.get("total") else 0.0
-        words = progress_words(phase, job)
-    bar.progress(share, plain(words))
-    cancel.button("Cancel", key="cancel-serving", on_click=desk.journal().cancel, args=(number,), disabled=job.cancel)
+    draw_cancellable(job, view.phase, "cancel-serving")
     draw_served(job, view)
