@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
              "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 4096, "tie_word_embeddings": False},
 }  # fmt: skip
 MODELS = {name: f"shape:{json.dumps(shape | {'max_position_embeddings': 1024})}" for name, shape in SHAPES.items()}
-LIBRARIES_VARY = 12 * 10**6  # bytes
+LIBRARIES_VARY = 16 * 10**6  # bytes
 INT8: dict[str, Any] = {"int8_weight_only": {}}
 INT4: dict[str, Any] = {"int4_weight_only": {"group_size": 32}}
 MIXED: dict[str, Any] = {"mixed_precision": {"levels": "0-3:int4 6:keep"}}
@@ -79,7 +79,7 @@ def hold(model: str, switches: dict[str, Any]) -> None:
     predicted, memory, request = run(model, switches)
     assert memory["weights_bytes"] == pytest.approx(predicted["weights_bytes"], rel=0.01)
     # In bf16 a CPU's kernels hold one copy of the largest matrix, or sometimes two: a forecast cannot know which. Nor
-    # what packed ones keep beside a small model: 65 to 81 MB were seen of one shape, alike for all lanes of a worker.
+    # what packed ones keep beside a small model: 65 to 83 MB were seen of one shape, alike for all lanes of a worker.
     packed = bool(switches) and "cast" not in switches
     far, least = 0.18 if "cast" in switches else 0.10, LIBRARIES_VARY if packed else 0
     wanted = pytest.approx(predicted["run_bytes"], rel=far, abs=least)
