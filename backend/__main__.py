@@ -11,6 +11,7 @@ COMMANDS = {
     "worker": ("backend.worker", "run one worker, which takes jobs until it is told to stop"),
     "race": ("backend.cli_race", "race a preset or a recipe without a page, and print the figures"),
     "serve": ("backend.cli_serve", "serve a model, a preset's lane or a recipe to clients of OpenAI's API"),
+    "train": ("backend.cli_train", "train a model that compression broke, or a smaller one, and keep what comes out"),
     "save": ("backend.cli_save", "save a lane's model as a folder that loads without the original, or as a GGUF file"),
     "forecast": ("backend.cli_forecast", "forecast memory and speed of a model from its config alone"),
     "models": ("backend.cli_models", "list the models that can be raced, with size and whether they are here"),

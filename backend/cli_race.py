@@ -16,6 +16,7 @@ from backend.catalog import model_facts, resolve
 from backend.cli_encoding import encoding_report, encoding_table
 from backend.cli_table import table
 from backend.encodingview import EncodingLane, EncodingView
+from backend.eventview import EventView
 from backend.journal import Journal
 from backend.recipe.base import RecipeError
 from backend.recipe.prompts import prompt_file
@@ -172,7 +173,7 @@ def a_worker(journal: Journal) -> Iterator[None]:
         process.wait()
 
 
-def follow(journal: Journal, job: int, view: View) -> None:
+def follow(journal: Journal, job: int, view: EventView[Any]) -> None:
     """Fold the job's events into the view until it ends, with its progress on stderr."""
     shown = ""
     while True:

@@ -46,7 +46,7 @@ class Job:
     kind: str
     owner: str
     spec: dict[str, Any]
-    state: str  # queued, running, finished, cancelled, failed
+    state: str  # queued, running, paused, finished, cancelled, failed
     cancel: bool
     finished: float | None
 
@@ -107,10 +107,23 @@ class Journal:
         """Ask for the end of a job: a queued one ends at once, a running one within a slice."""
         with writing(self.db):
             self.db.execute(
-                "UPDATE jobs SET cancel=1, finished=CASE state WHEN 'queued' THEN ? ELSE finished END,"
-                " state=CASE state WHEN 'queued' THEN 'cancelled' ELSE state END WHERE id=?",
+                "UPDATE jobs SET cancel=1, finished=CASE WHEN state IN ('queued', 'paused') THEN ? ELSE finished END,"
+                " state=CASE WHEN state IN ('queued', 'paused') THEN 'cancelled' ELSE state END WHERE id=?",
                 (time.time(), job),
             )
+
+    def pause(self, job: int) -> None:
+        """Let a training rest: it is written down within a step, and nothing of it stays in memory."""
+        self._turn(job, "paused", ("queued", "running"))
+
+    def resume(self, job: int) -> None:
+        """Put a training that rests, or was ended, back into the queue: it goes on from its last checkpoint."""
+        self._turn(job, "queued", ("paused", "failed", "cancelled"))
+
+    def _turn(self, job: int, state: str, states: tuple[str, ...]) -> None:
+        where = f"id=? AND kind='train' AND state IN ({_marks(states)})"
+        with writing(self.db):
+            self.db.execute(f"UPDATE jobs SET state=?, cancel=0, finished=NULL WHERE {where}", (state, job, *states))
 
     def events(self, job: int, after: int = 0) -> list[Event]:
         """The events of a job with an id above `after`, in order."""
@@ -214,15 +227,24 @@ class Journal:
         row = self.db.execute("SELECT cancel FROM jobs WHERE id=?", (job,)).fetchone()
         return bool(row and row[0])
 
+    def state(self, job: int) -> str:
+        """The state of a job; '' where there is none."""
+        row = self.db.execute("SELECT state FROM jobs WHERE id=?", (job,)).fetchone()
+        return str(row[0]) if row else ""
+
     def finish(self, job: int, state: str) -> None:
         """Set the final state of a job."""
         with writing(self.db):
             self.db.execute("UPDATE jobs SET state=?, finished=? WHERE id=?", (state, time.time(), job))
 
     def fail_orphans(self, alive: Iterable[str] = ()) -> list[int]:
-        """End the running jobs whose worker is gone; what they measured stays. Returns their ids."""
+        """End the running jobs whose worker is gone; what they measured stays. Returns their ids.
+
+        A training goes back into the queue instead, and on from its last checkpoint.
+        """
         known = tuple(alive)
-        query = f"SELECT id FROM jobs WHERE state='running' AND (worker IS NULL OR worker NOT IN ({_marks(known)}))"
+        gone = f"state='running' AND (worker IS NULL OR worker NOT IN ({_marks(known)}))"
+        query = f"SELECT id FROM jobs WHERE kind<>'train' AND {gone}"
         card = {
             "field": "worker",
             "value": "killed",
@@ -230,6 +252,7 @@ class Journal:
             "remedy": "It was started again: race once more. What was measured before stays.",
         }
         with writing(self.db):  # looked up inside: two workers that start at once end each job once
+            self.db.execute(f"UPDATE jobs SET state='queued' WHERE kind='train' AND {gone}", known)
             lost = [row[0] for row in self.db.execute(query, known)]
             for job in lost:
                 self._append(job, [("failed", None, {"card": card})])

@@ -8,11 +8,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from backend.recipe.base import RecipeError
-from backend.recipe.facts import Task
+from backend.recipe.training import LaneTask
 from backend.tether import die_with_parent
 
 
-def serve(connection: Connection, name: str, spec: dict[str, Any], task: Task = "decoder") -> None:
+def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTask = "decoder") -> None:
     """Answer ("verb", {arguments}) with ("progress", ...)* and then ("done" | "refused" | "failed", {...})."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its lanes itself
@@ -38,12 +38,16 @@ def serve(connection: Connection, name: str, spec: dict[str, Any], task: Task = 
         connection.send(reply)
 
 
-def _lane_class(task: Task) -> Any:
+def _lane_class(task: LaneTask) -> Any:
     """The lane of a task; imported after the fork, since it brings torch."""
     if task == "encoder":
         from backend.encoderlane import EncoderLane
 
         return EncoderLane
+    if task == "training":
+        from backend.trainlane import TrainLane
+
+        return TrainLane
     from backend.lane import Lane
 
     return Lane

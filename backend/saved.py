@@ -131,6 +131,7 @@ class Saved(Config):
     not_weights: tuple[str, ...] = ()  # switches of the recipe that the folder cannot hold
     layers: dict[str, PackedLayer] = Field(default_factory=dict)  # by the layer's dotted name
     widths: Widths | None = None
+    trained: str = Field("", max_length=400)  # what training did to it, in a few words
     weights_bytes: int = Field(ge=0)  # in memory
     original_bytes: int = Field(ge=0)  # of the original's weights in fp32
     source_bytes: int | None = Field(None, ge=0)  # of the original's weight files
@@ -152,7 +153,7 @@ class Saved(Config):
     def label(self) -> str:
         """What was done to the weights, in a few words."""
         kinds = {kind: switch for kind, switch in self.recipe.switches.items() if kind not in self.not_weights}
-        return Recipe(switches=kinds).label
+        return self.trained or Recipe(switches=kinds).label
 
     def whole(self, name: str, entries: dict[str, Entry]) -> dict[str, Entry]:
         """The file's tensors with each packed layer as the one matrix that it stands for.

@@ -43,6 +43,7 @@ from backend.savejob import SaveOrder, save
 from backend.serveway import Serveway
 from backend.serving.arrivals import check_load
 from backend.thinning import Thinway
+from backend.trainway import Trainings
 from backend.watch import Cancelled, Progress
 
 IDLE_S = 0.1
@@ -65,12 +66,17 @@ class Worker:
         self.stopping = threading.Event()
         self.executor = LocalExecutor()
         self.idle = IdleMeasurement(journal, self.executor, self.beat)
+        self.trainings = Trainings(journal, self.name, self.executor, self.pulse)
         self._beaten = 0.0
 
     def beat(self) -> None:
         """Say every two seconds that the worker lives; end the job in hand when the worker is to stop."""
         if self.stopping.is_set():
             raise Cancelled
+        self.pulse()
+
+    def pulse(self) -> None:
+        """Say every two seconds that the worker lives."""
         if time.monotonic() - self._beaten > BEAT_S:
             self.journal.beat(self.name, os.getpid())
             self._beaten = time.monotonic()
@@ -89,6 +95,7 @@ class Worker:
             except JournalFull as error:
                 log.warning("the journal's disk is full: %s", error)
                 self.stopping.wait(FULL_WAIT_S)
+        self.trainings.leave()
         with suppress(JournalFull):  # one that is silent is known to be gone before long
             self.journal.leave(self.name)
 
@@ -96,8 +103,13 @@ class Worker:
         """One job that uses the whole machine, or a short rest."""
         self.beat()
         if job := self.journal.claim(self.name, *IN_TURN):
+            began, waited = time.monotonic(), time.time() - job.created
             jobs = {"race": self._race, "encode": self._encode, "save": self._save, "serve": self._serve}
             end_well(self.journal, job, partial(jobs.get(job.kind, self._in_steps), job), self.stopping)
+            self.trainings.gave_way(time.monotonic() - began, waited)
+            self.idle.busy()
+        elif training := self.trainings.take_up():
+            end_well(self.journal, training, self.trainings.turn, self.stopping)
             self.idle.busy()
         else:
             self.idle.rest()
@@ -190,13 +202,17 @@ def _check(race: Race, task: Task = "decoder") -> ModelFacts:
     return facts
 
 
-def end_well(journal: Journal, job: Job, work: Callable[[], dict[str, float]], stopping: threading.Event) -> None:
+def end_well(
+    journal: Journal, job: Job, work: Callable[[], dict[str, float] | None], stopping: threading.Event
+) -> None:
     """Run a job; whatever happens it ends in a state with a reason, and what it measured stays.
+
+    Work that returns None is not over: it is asked again in a later turn.
 
     On a full disk even that can only be written once there is space: it is tried until then, or until `stopping`.
     """
     state, data = _outcome(journal, job, work)
-    while True:
+    while data is not None:
         try:
             journal.append(job.id, [(state, None, data)])
             journal.finish(job.id, state)
@@ -207,8 +223,10 @@ def end_well(journal: Journal, job: Job, work: Callable[[], dict[str, float]], s
                 return  # the next worker writes it down
 
 
-def _outcome(journal: Journal, job: Job, work: Callable[[], dict[str, float]]) -> tuple[str, dict[str, Any]]:
-    """Run a job and return its final state with that event's data."""
+def _outcome(
+    journal: Journal, job: Job, work: Callable[[], dict[str, float] | None]
+) -> tuple[str, dict[str, Any] | None]:
+    """Run a job and return its final state with that event's data, None where it is not over."""
     try:
         return "finished", work()
     except Cancelled:

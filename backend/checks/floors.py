@@ -23,6 +23,7 @@ FLOORS = {
     "backend.cli_forecast": 9,
     "backend.cli_save": 9,
     "backend.cli_serve": 9,
+    "backend.cli_train": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -37,6 +38,7 @@ FLOORS = {
     "backend.contextway": 6,
     "backend.encoding": 6,
     "backend.idle": 6,
+    "backend.trainway": 6,
     "backend.raceway": 6,
     "backend.server": 6,
     "backend.hostprocess": 5,
@@ -46,6 +48,7 @@ FLOORS = {
     "backend.laneprocess": 4,  # the process around a lane
     "backend.lane": 4,
     "backend.encoderlane": 4,
+    "backend.trainlane": 4,
     "backend.saving": 4,  # a lane that is loaded, changed and written down
     "backend.engine": 3,
     "backend.techniques": 2,
@@ -62,6 +65,7 @@ PAGE_SIDE = (
     *("backend.serving.view", "backend.serving.figures"),
     *("backend.encodingview", "backend.encodingverdict", "backend.embeddings", "backend.sentences"),
     *("backend.saved", "backend.savedsizes", "backend.savejob"),
+    *("backend.trained", "backend.trainforecast", "backend.trainingfolder"),
     *("backend.ceiling", "backend.foretold", "backend.known_machines", "backend.machine", "backend.prediction"),
 )
 FREE_OF_TORCH = (
@@ -76,6 +80,7 @@ STARTS_WITHOUT_TORCH = (
     *("backend.worker", "backend.phases", "backend.scoring", "backend.raceway", "backend.executors.local"),
     *("backend.measurement", "backend.conditions", "backend.inspecting", "backend.idle", "backend.thinning"),
     *("backend.encoding", "backend.contextway", "backend.server", "backend.hostprocess", "backend.cli_serve"),
+    "backend.trainway",
 )
 HEAVY = ("torch", "transformers", "torchao", "bitsandbytes", "accelerate", "safetensors.torch")
 BEHIND_THE_JOURNAL = ("backend.worker", "backend.executors", "backend.lane", "backend.engine", "backend.techniques")

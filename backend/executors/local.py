@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.laneprocess import serve
 from backend.recipe.base import RecipeError
-from backend.recipe.facts import Task
+from backend.recipe.training import LaneTask
 
 POLL_S = 0.1
 
@@ -95,7 +95,7 @@ class LocalExecutor:
 
         ensure_running()
 
-    def start(self, name: str, spec: dict[str, Any], task: Task = "decoder") -> LocalLane:
+    def start(self, name: str, spec: dict[str, Any], task: LaneTask = "decoder") -> LocalLane:
         """Start a lane's process; it loads nothing until it is told to."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, name, spec, task), name=f"lane-{name}", daemon=True)

@@ -39,12 +39,18 @@ UNEVEN = {"headway": "widths that differ by layer, described in recipe.json"}
 
 
 def write_saved_model(
-    subject: Subject, recipe: Recipe, folder: Path, revision: str | None = None, progress: Progress | None = None
+    subject: Subject,
+    recipe: Recipe,
+    folder: Path,
+    revision: str | None = None,
+    progress: Progress | None = None,
+    trained: str = "",
 ) -> Saved:
     """Write the model, its config, its tokenizer, its recipe and a card into `folder`; whole, or not there at all.
 
     Args:
         recipe: the one that the lane was asked for; what of it is no weight is written down and said.
+        trained: what training did to it, in a few words.
     Raises:
         RecipeError: for a folder that is not empty, a layer that cannot be kept, a config that would be refused when
             it is loaded again, or a disk that is full.
@@ -60,6 +66,7 @@ def write_saved_model(
             not_weights=tuple(switch.kind for switch in recipe.pipeline if not switch.changes_weights),
             layers=layers,
             widths=uneven_widths(subject.model),
+            trained=trained,
             weights_bytes=weight_bytes(subject.model),
             versions={name: version(name) for name in LIBRARIES},
             **_before(subject, revision),

@@ -1,0 +1,169 @@
+"""What is trained on and what never is: documents apart by their hash, tokenized once, in windows by step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.modelref import ModelRef
+from backend.recipe.base import RecipeError
+from backend.storyteller.stories import END, FIRST_HELD_OUT, stories
+from backend.techniques.base import Subject
+from backend.texts import HELD_OUT_SEED, held_out_text, reference_english
+
+HELD_OUT_SHARE = 20  # of a person's own text, one document of so many
+RACED_CHARACTERS = 40_000  # at the beginning of the language reference: what races score
+LEAST_WINDOWS = 4
+HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents to train on, without end where a generator tells them, and documents that are only looked at."""
+
+    training: Iterator[str]
+    held_out: list[str]
+    source: str
+    endless: bool = False
+
+
+def digest(document: str) -> bytes:
+    """By which a document is known."""
+    return hashlib.sha256(document.strip().encode()).digest()
+
+
+def read_documents(ref: ModelRef, text: str, seed: int) -> Documents:
+    """The documents of a training.
+
+    A storyteller's are told by its generator, with seeds of its training range; for other models they are the prose of
+    Python's language reference but for the part that races score. Of a text of one's own, every document whose hash
+    says so is held out.
+
+    Raises:
+        RecipeError: for a text that cannot be read.
+    """
+    if text.startswith(HUB):
+        return _apart(_hub_rows(text.removeprefix(HUB)), text)
+    if text:
+        file = Path(text).expanduser()
+        return _apart(iter(held_out_text(ref, file).text.split("\n\n")), f"file {file.name}")
+    if ref.tells_stories:
+        told, kept = stories(seed % FIRST_HELD_OUT), stories(HELD_OUT_SEED)
+        held = [END + next(kept) for _ in range(200)]
+        return Documents((END + story for story in told), held, "stories told while it trains", endless=True)
+    english = reference_english()
+    held, rest = english[:RACED_CHARACTERS].split("\n\n"), english[RACED_CHARACTERS:].split("\n\n")
+    return Documents(iter(rest[1:]), held, "English of the Python language reference, but for what races score")
+
+
+def _apart(documents: Iterator[str], source: str) -> Documents:
+    """Documents on the side on which their hashes put them: equal ones never stand on both."""
+    training: list[str] = []
+    held: list[str] = []
+    for document in documents:
+        if document.strip():
+            (held if digest(document)[0] % HELD_OUT_SHARE == 0 else training).append(document)
+    return Documents(iter(training), held or training[-1:], source)
+
+
+def _hub_rows(name: str) -> Iterator[str]:
+    """The texts of a data set of the Hub, read as they come."""
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, split="train", streaming=True)
+        column = next(iter(key for key in ("text", "content", "sentence") if key in next(iter(rows))), None)
+    except Exception as error:  # the library's own and the network's errors are of many kinds
+        remedy = f"Correct the name, or give a text file. The library says: {str(error)[:200]}"
+        raise RecipeError("text", HUB + name, "a data set of the Hub that can be reached", remedy) from error
+    if column is None:
+        remedy = "Choose another, or give a text file."
+        raise RecipeError("text", HUB + name, "a data set with a column text, content or sentence", remedy)
+    return (str(row[column]) for row, _ in zip(rows, range(200_000), strict=False))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Tokenized text, cut into windows of `length` + 1 tokens whose order the seed decides."""
+
+    tokens: np.ndarray  # (N,), int32
+    length: int
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """How many windows there are."""
+        return (len(self.tokens) - 1) // self.length
+
+    def batch(self, step: int, size: int) -> Tensor:
+        """The windows (B, T + 1) of a step: the same for the same step, whatever happened before."""
+        first = step * size
+        rows = [self._row(self._place(number)) for number in range(first, first + size)]
+        return torch.from_numpy(np.stack(rows)).long()
+
+    def _place(self, number: int) -> int:
+        epoch, inside = divmod(number, self.count)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count) if epoch or self.seed else None
+        return int(order[inside]) if order is not None else inside
+
+    def _row(self, place: int) -> np.ndarray:
+        start = place * self.length
+        return self.tokens[start : start + self.length + 1]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one training reads: windows to learn from, windows to look at, and where they come from."""
+
+    training: Windows
+    held_out: Windows
+    source: str
+    dropped: int  # documents that were held out and came up again
+
+
+def read_lesson(
+    subject: Subject, documents: Documents, tokens: int, length: int, seed: int, tell: Callable[[float, str], None]
+) -> Lesson:
+    """Tokenize, once; documents that are held out are left out of what is trained on, wherever they come from.
+
+    Raises:
+        RecipeError: for a text with too little in it.
+    """
+    held = {digest(document) for document in documents.held_out}
+    looked = _encode(subject, documents.held_out)
+    learned: list[int] = []
+    dropped = 0
+    for document in documents.training:
+        if digest(document) in held:
+            dropped += 1
+            continue
+        learned += _encode(subject, [document])
+        if len(learned) > tokens:
+            break
+        if len(learned) % 64 == 0:
+            tell(len(learned) / tokens, "Reading the text")
+    for name, found, least in (("training", learned, LEAST_WINDOWS), ("held-out", looked, 1)):
+        if len(found) <= least * length:
+            value = f"{documents.source}: {len(found):,} {name} tokens"
+            remedy = "Give more text, or train on shorter windows."
+            raise RecipeError("text", value, f"more than {least * length:,} of them for windows of {length}", remedy)
+    return Lesson(
+        Windows(np.array(learned, np.int32), length, seed), Windows(np.array(looked, np.int32), length, 0),
+        documents.source, dropped,
+    )  # fmt: skip
+
+
+def _encode(subject: Subject, documents: list[str]) -> list[int]:
+    """Token ids of documents one after the other, each as it stands."""
+    if subject.tokenizer is None:
+        raise RecipeError("model", subject.facts.name, "a model with a tokenizer", "Choose another model.")
+    ids: list[int] = []
+    for document in documents:
+        ids += subject.tokenizer.encode(document, add_special_tokens=False)
+    return ids
