@@ -51,7 +51,7 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
     kept = call * (layers * layer + (4 * left.hidden * left.layers if asked.pace.checkpointing else 0))
     return TrainForecast(
         weights_bytes=weights,
-        teacher_bytes=4 * facts.parameters if asked.losses.taught else 0,
+        teacher_bytes=4 * facts.parameters * asked.teachers,
         gradient_bytes=trained,
         optimizer_bytes=2 * trained,
         activation_bytes=kept + call * 4 * LOGIT_COPIES * left.vocab,
