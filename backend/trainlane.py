@@ -6,6 +6,7 @@ machine waits for no more than that.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -35,8 +36,7 @@ from backend.trainingfolder import check_resumed, keep_recipe
 
 Progress = Callable[[float, str], None]
 Told = tuple[str, dict[str, Any]]
-CHECKPOINT_S = 30.0  # between two of them at least
-CHECKPOINT_SHARE = 0.01  # of the time that they may take
+CHECKPOINT_SHARE = 0.01  # of the time that checkpoints may take
 SCORED = 8 * 4096  # characters that races score: calibration begins behind them
 
 
@@ -207,7 +207,7 @@ class TrainLane:
     # Keeping
 
     def _checkpoint_when_due(self) -> None:
-        wait = max(CHECKPOINT_S, self._write_s / CHECKPOINT_SHARE)
+        wait = max(self.asked.looks.checkpoint_s, self._write_s / CHECKPOINT_SHARE)
         if time.monotonic() - self._written_at > wait:
             self._told.append(self._checkpoint())
 
@@ -243,6 +243,7 @@ class TrainLane:
         saved = write_saved_model(
             self._student, self.asked.student, folder, self.asked.revision, self._progress, trained=self.asked.label
         )
+        shutil.rmtree(self._folder)  # there is nothing left to go on with
         return {"name": self.asked.name, "folder": str(folder), "weights_bytes": saved.weights_bytes}
 
 
