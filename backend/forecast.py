@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-from backend.catalog import model_facts, resolve
 from backend.devices import free_bytes
+from backend.namedfacts import named_facts
 from backend.packing import HeldBytes, held_bytes
 from backend.parts import pruned, weight_parts
 from backend.processmemory import process_bytes
@@ -17,7 +15,6 @@ from backend.recipe.race import Race
 from backend.recipe.recipe import Recipe
 from backend.recipe.switch import Switch
 
-KEEP_S = 60.0  # how long facts of a draft are kept
 PRECISIONS: dict[str, Recipe] = {
     "fp32": Recipe(),
     "bf16": Recipe.read({"switches": {"cast": {"dtype": "bf16"}}}),
@@ -91,13 +88,7 @@ def draft_facts(draft: Switch, devices: tuple[str, ...]) -> ModelFacts:
     Raises:
         RecipeError: when it is not there.
     """
-    return replace(_kept_facts(str(getattr(draft, "model", "")), int(time.monotonic() // KEEP_S)), devices=devices)
-
-
-@lru_cache(maxsize=32)
-def _kept_facts(name: str, minute: int) -> ModelFacts:
-    """Facts that are read once a minute: a forecast asks for them many times, and files may change."""
-    return model_facts(resolve(name))
+    return named_facts(str(getattr(draft, "model", "")), devices)
 
 
 def held(facts: ModelFacts, recipe: Recipe) -> HeldBytes:

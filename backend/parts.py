@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.families import family
+from backend.namedfacts import named_facts
 from backend.recipe.facts import ModelFacts
 from backend.recipe.recipe import Recipe
 from backend.recipe.stores import Matrix
 from backend.recipe.switches.layers import DropLayers
 from backend.recipe.switches.pruning import PruneHeads, PruneNeurons
+from backend.recipe.switches.trained import Trained
 from backend.recipe.switches.width import PruneWidth
 
 
@@ -94,8 +96,14 @@ def _numbers(matrices: tuple[Matrix, ...]) -> int:
 
 
 def pruned(facts: ModelFacts, recipe: Recipe) -> ModelFacts:
-    """The facts of what the recipe's pruning and its change of KV heads leave; widths that differ by their mean."""
+    """The facts of what the recipe's pruning and its change of KV heads leave; widths that differ by their mean.
+
+    Raises:
+        RecipeError: for a trained model that is not there.
+    """
     after = facts
+    if isinstance(trained := recipe.get("trained"), Trained) and trained.name:
+        after = named_facts(trained.name, facts.devices)
     if isinstance(layers := recipe.get("drop_layers"), DropLayers):
         after = _without_layers(after, layers.lost_of(after.layers))
     if isinstance(heads := recipe.get("prune_heads"), PruneHeads):

@@ -6,6 +6,7 @@ machine waits for no more than that.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -21,8 +22,7 @@ from backend.engine.training.keeper import Keeper, Told
 from backend.engine.training.look import look
 from backend.engine.training.pair import Pairs, check_stages
 from backend.engine.training.text import Lesson, read_documents, read_lesson
-from backend.engine.training.trainer import NotFinite, Trainer
-from backend.hardware import cpu_flags
+from backend.engine.training.trainer import NotFinite, Trainer, numbers
 from backend.recipe.base import RecipeError
 from backend.recipe.training import Training
 from backend.saved import own_folder
@@ -65,7 +65,7 @@ class TrainLane:
         check_stages(asked, facts)
         check_training_memory(asked, facts, smaller)
         self._folder = training_folder(asked.name)
-        self._keeper = Keeper(self._folder)
+        self._keeper = Keeper(self._folder, asked.looks.checkpoint_s)
         self._pairs = Pairs(asked, ref, self._folder, self._progress, self.meter)
         self.stage = int((last_state(asked.name) or {}).get("stage", 0))
         self._pair = self._pairs.make(self.stage)
@@ -88,18 +88,12 @@ class TrainLane:
         """Of the stage: its own schedule, on text behind that of the stages before."""
         asked, pair = self.asked.at(self.stage), self._pair
         first = sum(self.asked.stage_steps[: self.stage])
-        return Trainer(Pupil(pair.student, pair.teacher, asked), self.lesson.training, self._dtype(), first)
+        return Trainer(Pupil(pair.student, pair.teacher, asked), self.lesson.training, numbers(self.asked.pace), first)
 
     @property
     def step(self) -> int:
         """Steps taken, of all stages."""
         return self.trainer.first + self.trainer.done
-
-    def _dtype(self) -> torch.dtype:
-        """The arithmetic's numbers: bf16 where it is asked for, or is fast."""
-        fast = torch.cuda.is_available() or "amx_bf16" in cpu_flags()
-        low = self.asked.pace.precision == "bf16" or (self.asked.pace.precision == "auto" and fast)
-        return torch.bfloat16 if low else torch.float32
 
     def _take_up(self) -> None:
         state = read_checkpoint(self._folder, self.asked, self.trainer.kept, self.trainer.optimizer)
@@ -126,7 +120,7 @@ class TrainLane:
             "training_tokens": self.lesson.training.total,
             "held_out_tokens": self.lesson.held_out.total,
             "held_out_again": self.lesson.dropped,
-            "dtype": str(self._dtype()).removeprefix("torch."),
+            "dtype": str(numbers(self.asked.pace)).removeprefix("torch."),
             "threads": torch.get_num_threads(),
         }
 
@@ -243,12 +237,7 @@ class TrainLane:
         """
         self.trainer.finish()
         folder = own_folder(self.asked.name)
-        saved = write_saved_model(
-            self._pair.student,
-            self.asked.student,
-            folder,
-            self.asked.revision,
-            self._progress,
-            trained=self.asked.label,
-        )
+        subject, asked = self._pair.student, self.asked
+        saved = write_saved_model(subject, asked.student, folder, asked.revision, self._progress, trained=asked.label)
+        shutil.rmtree(self._folder)  # there is nothing left to go on with
         return {"name": self.asked.name, "folder": str(folder), "weights_bytes": saved.weights_bytes}

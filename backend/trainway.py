@@ -71,6 +71,7 @@ class Trainway:
         if self.journal.cancelled(self.job):
             raise Cancelled
         if rests:
+            self.stop()
             self.journal.append(self.job, [("paused", None, {})])
             raise Rested
 

@@ -16,6 +16,7 @@ from backend.recipe.stores import Ground, Store, Stored, Zeros
 class Group(StrEnum):
     """The pipeline's stations, in the order in which a page shows them."""
 
+    TRAINING = "training"
     PRECISION = "precision"
     EMBEDDING = "embedding"
     PRUNING = "pruning"
@@ -126,7 +127,7 @@ class Switch(Config):
     @property
     def changes_weights(self) -> bool:
         """Whether what it does stays in the weights: it is saved with them, and cannot be done to packed ones."""
-        return self.group in (Group.PRECISION, Group.EMBEDDING, Group.PRUNING, Group.EXPERTS)
+        return self.group in (Group.TRAINING, Group.PRECISION, Group.EMBEDDING, Group.PRUNING, Group.EXPERTS)
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:

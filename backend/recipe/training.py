@@ -63,6 +63,7 @@ class Looks(Config):
     every: int = Field(0, ge=0, le=10_000_000, description="steps between two looks; 0 is ten looks in all")
     windows: int = Field(8, ge=1, le=4096, description="windows of held-out text")
     questions: int = Field(40, ge=0, le=2000, description="questions, of a storyteller")
+    checkpoint_s: float = Field(30.0, ge=0.0, le=86_400.0, description="seconds between two checkpoints, at least")
     patience: int = Field(0, ge=0, le=1000, description="looks without a gain after which it ends; 0: never")
     beside: bool = Field(False, description="look beside the teacher even where no loss needs it: it takes its memory")
 

@@ -12,21 +12,20 @@ from backend.engine.training.trainer import Trainer
 from backend.recipe.base import RecipeError
 
 Told = tuple[str, dict[str, Any]]
-CHECKPOINT_S = 30.0  # between two of them at least
-CHECKPOINT_SHARE = 0.01  # of the time that they may take
+CHECKPOINT_SHARE = 0.01  # of the time that checkpoints may take
 
 
 class Keeper:
     """Writes the checkpoints of one training into its folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, every_s: float) -> None:
+        self._folder, self._every_s = folder, every_s
         self._written_at, self._write_s = time.monotonic(), 0.0
 
     @property
     def due(self) -> bool:
         """Whether so much has been done since the last one that it is worth its time."""
-        return time.monotonic() - self._written_at > max(CHECKPOINT_S, self._write_s / CHECKPOINT_SHARE)
+        return time.monotonic() - self._written_at > max(self._every_s, self._write_s / CHECKPOINT_SHARE)
 
     def write(self, trainer: Trainer, state: dict[str, Any]) -> Told:
         """Write a checkpoint; on a full disk the last one stays, and the training goes on."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from backend.engine.training.objective import Objective
 from backend.engine.training.sentences import BLANK
 from backend.engine.training.text import Text
-from backend.recipe.training import Training
+from backend.hardware import cpu_flags
+from backend.recipe.training import Pace, Training
 from backend.techniques.base import tensor_bytes
 from backend.techniques.coach import Pupil, coaches_of
 
@@ -169,6 +170,13 @@ class Trainer:
         if self.pupil.asked.pace.checkpointing:
             self.model.gradient_checkpointing_disable()
         self.model.eval().requires_grad_(False)
+
+
+def numbers(pace: Pace) -> torch.dtype:
+    """The arithmetic's numbers: bf16 where it is asked for, or is fast."""
+    fast = torch.cuda.is_available() or "amx_bf16" in cpu_flags()
+    low = pace.precision == "bf16" or (pace.precision == "auto" and fast)
+    return torch.bfloat16 if low else torch.float32
 
 
 def _optimizer(model: nn.Module, asked: Training) -> torch.optim.AdamW:
