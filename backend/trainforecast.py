@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.devices import free_bytes
-from backend.forecast import lane_device, weights_bytes
+from backend.forecast import lane_device
 from backend.parts import pruned
 from backend.processmemory import process_bytes
 from backend.recipe.base import RecipeError
@@ -43,7 +43,7 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
         student: of the model that the student is made from, the same one or a smaller one.
     """
     left = pruned(student, asked.student)
-    weights = 4 * round(weights_bytes(left, asked.student) / (2 if lane_device(left, asked.student) == "cuda" else 4))
+    weights = 4 * left.parameters
     shares = [share for method in asked.methods.values() if (share := method.trained_share(left)) is not None]
     trained = round(weights * min(shares, default=1.0))
     call = asked.pace.step_tokens // asked.pace.accumulate
