@@ -26,12 +26,13 @@ class TrainForecast:
     optimizer_bytes: int  # two moments of what has gradients
     activation_bytes: int
     process_bytes: int
+    method_bytes: int = 0  # masks, scores and the like
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
         held = self.weights_bytes + self.teacher_bytes + self.gradient_bytes + self.optimizer_bytes
-        return held + self.activation_bytes + self.process_bytes
+        return held + self.activation_bytes + self.process_bytes + self.method_bytes
 
 
 def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -> TrainForecast:
@@ -43,7 +44,7 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
     """
     left = pruned(student, asked.student)
     weights = 4 * round(weights_bytes(left, asked.student) / (2 if lane_device(left, asked.student) == "cuda" else 4))
-    shares = [method.trained_share for method in asked.methods.values() if method.trained_share is not None]
+    shares = [share for method in asked.methods.values() if (share := method.trained_share(left)) is not None]
     trained = round(weights * min(shares, default=1.0))
     call = asked.pace.step_tokens // asked.pace.accumulate
     layer = 4 * (KEPT_A_TOKEN * left.hidden + 4 * left.ffn)
@@ -56,6 +57,7 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
         optimizer_bytes=2 * trained,
         activation_bytes=kept + call * 4 * LOGIT_COPIES * left.vocab,
         process_bytes=process_bytes(facts, asked.student),
+        method_bytes=trained // 4 * sum(method.bytes_a_weight for method in asked.methods.values()),
     )
 
 

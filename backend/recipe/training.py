@@ -121,6 +121,8 @@ class Training(Config):
     def _agree(self) -> Self:
         chosen = list(self.methods.values())
         for index, first in enumerate(chosen):
+            if reason := first.unfit(self):
+                raise RecipeError(f"methods.{first.kind}", first.label, reason, "Change that, or leave the method out.")
             for second in chosen[index + 1 :]:
                 if reason := first.clash(second) or second.clash(first):
                     pair = f"{first.kind} + {second.kind}"
