@@ -16,7 +16,7 @@ import streamlit as st
 from backend.ui.inspect.plot import Chart, ink
 from backend.ui.text import plain
 
-LEFT, RIGHT, TOP, BOTTOM = 44, 56, 8, 34  # pixels around what is drawn
+LEFT, RIGHT, TOP, BOTTOM = 56, 60, 8, 34  # pixels around what is drawn
 GRID = "rgba(140,150,165,0.28)"
 THICK = 0.85  # of a slot's row
 WIDE, HIGH = 0.5, 1.2  # percent of the area: how thick a line is
@@ -118,19 +118,21 @@ def _bars(figure: go.Figure, place: Place, dark: bool) -> Iterator[str]:
 def _lines(figure: go.Figure, place: Place) -> Iterator[str]:
     for trace in figure.data:
         if trace.type == "scatter" and len(trace.x):
-            yield _span(_line(trace, place), kind="line")
+            yield _span(_line(trace, place, HIGH), kind="line")
+            if trace.line.shape != "hv":  # what falls is as thick as what rises
+                yield _span(_line(trace, place, -HIGH), kind="line")
     for one in figure.layout.annotations:
         where = f"left:{place.x(one.x):.2f}%;bottom:{place.y(one.y):.2f}%;transform:translate(4px,50%)"
         yield _span(f"{where};color:{one.font.color}", one.text)
 
 
-def _line(trace: Any, place: Place) -> str:
+def _line(trace: Any, place: Place, high: float) -> str:
     """A line as an area cut out of its colour, there and back beside itself: Streamlit lets no SVG through."""
     steps: list[tuple[float, float]] = []
     for x, y in zip(trace.x, trace.y, strict=True):
         across, down = place.x(x), 100 - place.y(y)
         steps += [(across, steps[-1][1])] if steps and trace.line.shape == "hv" else []
         steps.append((across, down))
-    edge = steps + [(across + WIDE, down + HIGH) for across, down in reversed(steps)]
+    edge = steps + [(across + WIDE, down + high) for across, down in reversed(steps)]
     shape = ",".join(f"{across:.2f}% {down:.2f}%" for across, down in edge)
     return f"inset:-1px;background:{trace.line.color};clip-path:polygon({shape})"

@@ -9,10 +9,12 @@ from backend.trained import TrainedLane
 from backend.ui.figures import count, share, three
 from backend.ui.inspect.plot import Chart, figure, ink, sentences
 from backend.ui.palette import Look, look
+from backend.ui.train.words import recovery
 
 MOST = 400  # points a line
 HEIGHT = 200
 GAP = 0.09  # of the plot's height, between the names at the ends of two lines
+BESIDE = 0.2  # of its width: lines that end nearer than this end beside each other
 X = "tokens trained on"
 STUDENT, TEACHER = look("A"), look("base")
 ORDER = (STUDENT, look("B"), look("C"), TEACHER)
@@ -76,8 +78,7 @@ def compared(runs: dict[str, TrainedLane], dark: bool) -> Chart:
 def _kld(lane: TrainedLane, dark: bool, end: float) -> Chart:
     lines = [Line("student", STUDENT, *_points(lane, "kld"))] if _numeric(lane, "kld") else []
     words = [f"{three(line.y[0])} nats at first, {three(line.y[-1])} now" for line in lines]
-    if lane.recovered is not None:
-        words.append(f"{share(lane.recovered)} of what was lost has come back")
+    words += [told for told in [recovery(lane)] if told]
     otherwise = "No teacher to differ from." if lane.looks else "The first look is not done yet."
     return _chart("KLD from the teacher", "KLD, nats", lines, dark, end, words if lines else [], otherwise)
 
@@ -166,7 +167,7 @@ def _chart(title: str, unit: str, lines: list[Line], dark: bool, end: float, wor
     drawn.update_layout(margin_r=60)
     drawn.update_xaxes(range=[0, end or 1])
     drawn.update_yaxes(rangemode="tozero", exponentformat="none")
-    places = _apart([line.y[-1] for line in lines], max((max(line.y) for line in lines), default=0))
+    places = _apart(lines, max((max(line.y) for line in lines), default=0), end)
     for line, place in zip(lines, places, strict=True):
         _add(drawn, line, place, dark)
     return Chart(title, drawn, sentences([f"{'; '.join(words)}."] if words else [], otherwise))
@@ -183,10 +184,13 @@ def _add(drawn: Any, line: Line, place: float, dark: bool) -> None:
     )
 
 
-def _apart(ends: list[float], top: float) -> list[float]:
+def _apart(lines: list[Line], top: float, end: float) -> list[float]:
     """Where the names at the ends of lines stand, so that none covers another."""
-    placed: dict[int, float] = {}
-    below = -1.0
-    for at in sorted(range(len(ends)), key=lambda at: ends[at]):
-        below = placed[at] = max(ends[at], below + GAP * top)
-    return [placed[at] for at in range(len(ends))]
+    placed: list[tuple[float, float]] = []
+    found = [0.0] * len(lines)
+    for at in sorted(range(len(lines)), key=lambda at: lines[at].y[-1]):
+        x, y = lines[at].x[-1], lines[at].y[-1]
+        near = [other for across, other in placed if abs(across - x) < BESIDE * end]
+        found[at] = max([y, *(other + GAP * top for other in near)])
+        placed.append((x, found[at]))
+    return found

@@ -26,8 +26,8 @@ from backend.ui.train.sheet import METHODS, PARTS, PLAIN, STUDENT, training_data
 FORM = "train"
 PRESET = "train-preset"
 FOLDED = ("revision", "trust_remote_code")
-SIMPLE = {"pace": ("tokens", "batch", "length", "rate")}  # of a part that has much, what is not folded away
-TITLES = {"name": "Name of the result", "smaller": "or a smaller model", "text": "Text"}
+SIMPLE = {"pace": ("tokens", "batch", "length", "rate")}  # what of a part stands above, not folded away
+TITLES = {"name": "Name of the result", "smaller": "or a smaller model", "text": "text", "pace.tokens": "tokens to train on"}
 Card = dict[str, str]
 
 
@@ -54,6 +54,8 @@ def draw_form() -> tuple[Training | None, Card | None]:
             model = draw_model(catalog.menu())
             _draw_plain("name")
             facts, _ = facts_of(model, sheet().get("revision"), bool(sheet().get("trust_remote_code")))
+            for part, simple in SIMPLE.items():
+                _draw_fields(part, simple)
             _draw_student(facts)
             _draw_methods(facts)
             for part in PARTS:
@@ -128,17 +130,16 @@ def _draw_method(kind: str, method: type[Method], facts: ModelFacts | None) -> N
 
 
 def _draw_part(part: str) -> None:
-    """One part of the training; of a part that has much, the rest folded away."""
-    fields = PARTS[part].model_fields
+    """One part of the training, folded away but for what stands above."""
     simple = SIMPLE.get(part, ())
-    if simple:
-        st.markdown(f"**{part.capitalize()}**")
-        for name in simple:
-            draw_field(f"{part}.{name}", name.replace("_", " "), fields[name])
     with st.expander(f"More of the {part}" if simple else part.capitalize()):
-        for name, field in fields.items():
-            if name not in simple:
-                draw_field(f"{part}.{name}", name.replace("_", " "), field)
+        _draw_fields(part, tuple(name for name in PARTS[part].model_fields if name not in simple))
+
+
+def _draw_fields(part: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        title = TITLES.get(f"{part}.{name}", name.replace("_", " "))
+        draw_field(f"{part}.{name}", title, PARTS[part].model_fields[name])
 
 
 def draw_json(asked: Training | None) -> None:

@@ -19,6 +19,15 @@ TERMS = (
 )
 
 
+def recovery(lane: TrainedLane) -> str:
+    """'94% of what was lost has come back', or that it went the other way; '' where nothing can be told."""
+    if lane.recovered is None:
+        return ""
+    if lane.recovered < -NO_GAIN:
+        return f"{share(-lane.recovered)} further from the teacher than at first"
+    return f"{share(lane.recovered) if lane.recovered > NO_GAIN else 'nothing'} of what was lost has come back"
+
+
 def headline(lane: TrainedLane, name: str) -> str:
     """'storyteller-half: 94% of what was lost has come back.'"""
     if not lane.looks:
@@ -26,11 +35,8 @@ def headline(lane: TrainedLane, name: str) -> str:
     first, last = lane.looks[0], lane.looks[-1]
     if lane.recovered is None:
         return f"{name}: the loss on held-out text went from {three(first['loss'])} to {three(last['loss'])} nats."
-    if lane.recovered > NO_GAIN:
-        return f"{name}: {share(lane.recovered)} of what was lost has come back."
-    if lane.recovered < -NO_GAIN:
-        return f"{name}: it lost {share(-lane.recovered)} more than at first. Training made it worse."
-    return f"{name}: nothing of what was lost has come back."
+    worse = " Training made it worse." if lane.recovered < -NO_GAIN else ""
+    return f"{name}: {recovery(lane)}.{worse}"
 
 
 def details(lane: TrainedLane, asked: Training) -> list[str]:
