@@ -9,10 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
-from backend.recipe.base import RecipeError
-from backend.recipe.facts import ModelFacts
 from backend.recipe.methods.qat import Qat
 from backend.recipe.switch import read_switch
 from backend.recipe.training import Training
@@ -21,8 +18,7 @@ from backend.techniques.coach import Pupil
 from backend.techniques.quantize.groups import FOUR_BITS, Grid
 from backend.techniques.quantize.int4_linear import Int4Linear, quantize_groups
 from backend.techniques.registry import apply_switch, read_back
-from backend.techniques.rounding import by_groups, by_rows, torchao_groups, torchao_rows
-from backend.techniques.train.fake_quantize import FakeQuantizedLinear
+from backend.techniques.rounding import by_groups
 from backend.techniques.train.qat import QuantizationAware
 
 Run = Callable[[Subject], Tensor]
