@@ -129,9 +129,10 @@ def _lines(figure: go.Figure, place: Place) -> Iterator[str]:
 def _line(trace: Any, place: Place, high: float) -> str:
     """A line as an area cut out of its colour, there and back beside itself: Streamlit lets no SVG through."""
     steps: list[tuple[float, float]] = []
+    stairs = trace.line.shape == "hv"  # asked once: plotly takes its time to answer
     for x, y in zip(trace.x, trace.y, strict=True):
         across, down = place.x(x), 100 - place.y(y)
-        steps += [(across, steps[-1][1])] if steps and trace.line.shape == "hv" else []
+        steps += [(across, steps[-1][1])] if steps and stairs else []
         steps.append((across, down))
     edge = steps + [(across + WIDE, down + high) for across, down in reversed(steps)]
     shape = ",".join(f"{across:.2f}% {down:.2f}%" for across, down in edge)

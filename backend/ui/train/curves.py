@@ -11,7 +11,7 @@ from backend.ui.inspect.plot import Chart, figure, ink, sentences
 from backend.ui.palette import Look, look
 from backend.ui.train.words import recovery
 
-MOST = 400  # points a line
+MOST = 200  # steps a line, evenly spread: it is drawn every second
 HEIGHT = 200
 GAP = 0.09  # of the plot's height, between the names at the ends of two lines
 BESIDE = 0.2  # of its width: lines that end nearer than this end beside each other
@@ -111,12 +111,13 @@ def _looked(lane: TrainedLane, key: str, dark: bool, end: float) -> Chart:
 
 
 def _loss(lane: TrainedLane, dark: bool, end: float) -> Chart:
-    x = _trained(lane)
-    lines = [Line("loss", STUDENT, x, [step["loss"] for step in lane.steps])] if lane.steps else []
-    parts = lane.steps[-1]["parts"] if lane.steps else {}
+    kept = _spread(lane)
+    x = _trained(lane, kept)
+    lines = [Line("loss", STUDENT, x, [step["loss"] for step in kept])] if kept else []
+    parts = kept[-1]["parts"] if kept else {}
     if len(parts) > 1:
         lines += [
-            Line(name, in_order(at + 1), x, [step["parts"].get(name, 0.0) for step in lane.steps])
+            Line(name, in_order(at + 1), x, [step["parts"].get(name, 0.0) for step in kept])
             for at, name in enumerate(parts)
         ]
     words = [f"{line.name} {three(line.y[-1])}" for line in lines]
@@ -128,8 +129,9 @@ def _loss(lane: TrainedLane, dark: bool, end: float) -> Chart:
 def _step(lane: TrainedLane, key: str, title: str, dark: bool, end: float, of: str = "") -> Chart:
     """One figure of every step."""
     name = title.replace("_", " ")
-    held = [(step[of] if of else step).get(key) for step in lane.steps]
-    points = [(x, y) for x, y in zip(_trained(lane), held, strict=True) if y is not None]
+    kept = _spread(lane)
+    held = [(step[of] if of else step).get(key) for step in kept]
+    points = [(x, y) for x, y in zip(_trained(lane, kept), held, strict=True) if y is not None]
     lines = [Line("", STUDENT, [x for x, _ in points], [y for _, y in points])] if points else []
     words = [f"{three(line.y[-1])} now" for line in lines]
     return _chart(name[:1].upper() + name[1:], name, lines, dark, end, words, "No step was taken yet.")
@@ -137,15 +139,21 @@ def _step(lane: TrainedLane, key: str, title: str, dark: bool, end: float, of: s
 
 def _speed(lane: TrainedLane, dark: bool, end: float) -> Chart:
     size = lane.begun.get("step_tokens", 0)
-    y = [size / step["seconds"] for step in lane.steps if step["seconds"]]
-    lines = [Line("", STUDENT, _trained(lane)[: len(y)], y)] if y else []
+    kept = [step for step in _spread(lane) if step["seconds"]]
+    y = [size / step["seconds"] for step in kept]
+    lines = [Line("", STUDENT, _trained(lane, kept), y)] if y else []
     words = [f"{three(lane.tokens_per_s)} over the last steps, looks left out"] if y else []
     return _chart("Speed", "tokens/s", lines, dark, end, words, "No step was taken yet.")
 
 
-def _trained(lane: TrainedLane) -> list[float]:
+def _spread(lane: TrainedLane) -> list[dict[str, Any]]:
+    """Steps from the first to the last, MOST of them or so."""
+    return [*lane.steps[: -1 : max(1, len(lane.steps) // MOST)], *lane.steps[-1:]]
+
+
+def _trained(lane: TrainedLane, steps: list[dict[str, Any]]) -> list[float]:
     """Tokens trained on after each step."""
-    return [(step["number"] + 1) * lane.begun["step_tokens"] for step in lane.steps]
+    return [(step["number"] + 1) * lane.begun["step_tokens"] for step in steps]
 
 
 def _points(lane: TrainedLane, key: str) -> tuple[list[float], list[float]]:
@@ -174,11 +182,8 @@ def _chart(title: str, unit: str, lines: list[Line], dark: bool, end: float, wor
 
 
 def _add(drawn: Any, line: Line, place: float, dark: bool) -> None:
-    stride, last = max(1, len(line.x) // MOST), len(line.x) - 1
-    kept = [*range(0, last, stride), last]
     style = {"color": line.look.colour(dark), "dash": line.look.dash, "width": 2}
-    x, y = [line.x[at] for at in kept], [line.y[at] for at in kept]
-    drawn.add_scatter(x=x, y=y, mode="lines", line=style, name=line.name)
+    drawn.add_scatter(x=list(line.x), y=list(line.y), mode="lines", line=style, name=line.name)
     drawn.add_annotation(
         x=line.x[-1], y=place, text=line.name, showarrow=False, xanchor="left", xshift=4, font={"color": ink(dark)}
     )

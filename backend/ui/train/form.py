@@ -7,6 +7,7 @@ import json
 import streamlit as st
 
 from backend import catalog
+from backend.journal import Job
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.method import Method, all_methods
@@ -36,12 +37,12 @@ TITLES = {
 Card = dict[str, str]
 
 
-def fill(job: object) -> None:
+def fill(job: Job | None) -> None:
     """Fill the form once a session: from the address, from what is followed, or ready to go."""
     with form_of(FORM):
         if filled():
             return
-    show(*begin_with(job))  # type: ignore[arg-type]
+    show(*begin_with(job))
 
 
 def show(training: Training, preset: str | None = None) -> None:

@@ -9,7 +9,6 @@ from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.recipe.training import Training
 from backend.trained import TrainedLane, TrainingView
-from backend.ui import words as common
 from backend.ui.cards import error_card
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.inspect.handover import open_bench
@@ -60,8 +59,6 @@ def _draw_end(job: Job, view: TrainingView, lane: TrainedLane, asked: Training) 
     """How it ended, what it showed, and what can be done next."""
     if job.state == "failed" and view.card:
         error_card(view.card, "This was not trained to its end")
-    if lane.failure is not None:
-        st.error(plain(common.failure(lane.failure)))
     with st.container(border=True, key="train-verdict"):
         st.caption(plain(f"Training {job.id}. {STATES[job.state]}. {asked.model}: {asked.label}."))
         if lane.looks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from backend.devices import devices
 from backend.journal import Job
 from backend.recipe.training import Training
 from backend.trained import TrainingView
@@ -18,7 +19,7 @@ from backend.ui.train.forecast import draw_forecast
 from backend.ui.train.live import STUDENT, draw_trained
 from backend.ui.train.runs import draw_runs, draw_sweep
 
-REFRESH_S = 1.0  # a redrawing takes from the training on a small machine; steps there take as long
+SLOW_S, FAST_S = 1.0, 0.2  # where the training computes on the CPU, a redrawing takes its milliseconds from it
 NOTHING = (
     "Press Train: the student is made from the model on the left, looked at on text that it never learns from, and "
     "trained. You see what the cut broke and how it comes back, and at the end the model stands in the model menu and "
@@ -45,7 +46,7 @@ def draw_page() -> None:
     elif job.ended:
         draw_trained(job, view_of(job))
     else:
-        _follow(job.id)
+        st.fragment(_follow, run_every=SLOW_S if devices()[0] == "cpu" else FAST_S)(job.id)
     draw_runs()
 
 
@@ -71,7 +72,6 @@ def view_of(job: Job) -> TrainingView:
     return desk.view_of(job, "training-view", TrainingView)
 
 
-@st.fragment(run_every=REFRESH_S)
 def _follow(number: int) -> None:
     """Progress, the ways to stop it, and the curves so far; the form and the rest of the page stay as they are."""
     job = desk.journal().job(number)
