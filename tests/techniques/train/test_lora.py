@@ -95,6 +95,12 @@ def test_a_training_that_was_killed_goes_on_the_same(tmp_path: Path, build: Call
         torch.testing.assert_close(value, whole.model.get_parameter(name), atol=0, rtol=0)
 
 
+def test_activations_may_be_computed_again(build: Callable[..., Subject]) -> None:
+    runs = [trainer(build("llama"), training({"lora": {}}, pace={"checkpointing": again})) for again in (False, True)]
+    kept, again = ([run.step().loss for _ in range(3)] for run in runs)
+    assert again == pytest.approx(kept, abs=1e-6)
+
+
 @pytest.mark.parametrize("shape", ["llama", "gqa", "gemma", "moe"])
 @pytest.mark.parametrize("targets", ["attention", "mlp", "all"])
 def test_the_share_that_trains_is_foretold(build: Callable[..., Subject], shape: str, targets: str) -> None:
