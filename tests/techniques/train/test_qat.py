@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
+from backend.catalog import resolve
+from backend.engine.load import load
+from backend.engine.training.look import look
+from backend.engine.training.text import Windows
+from backend.engine.training.trainer import Trainer
 from backend.recipe.base import RecipeError
-from backend.recipe.facts import ModelFacts
+from backend.recipe.method import Method
 from backend.recipe.methods.qat import Qat
 from backend.recipe.switch import read_switch
-from backend.recipe.training import Training
+from backend.recipe.training import Looks, Training
 from backend.techniques.base import Subject
 from backend.techniques.coach import Pupil
 from backend.techniques.quantize.groups import FOUR_BITS, Grid
@@ -69,7 +77,7 @@ def learn(subject: Subject, steps: int, rate: float = 3e-3) -> list[float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     subject.model.eval().requires_grad_(False)
     return losses
 
@@ -111,3 +119,257 @@ def test_rounded_weights_are_the_packed_ones(grid: Grid) -> None:
     packed = Int4Linear(layer, 32, quantize_groups(layer.weight.detach(), 32, grid))
     with torch.inference_mode():
         assert torch.equal(packed.product(torch.eye(96)).float().T, rounded.bfloat16().float())
+
+
+def test_torchaos_rounding_is_that_of_its_layers() -> None:
+    """On CUDA the switches make torchao's layers; what quantizes their weights runs here too, packing apart."""
+    from torchao.quantization.granularity import PerRow
+    from torchao.quantization.quant_primitives import (
+        MappingType,
+        _choose_qparams_affine_tinygemm,
+        _dequantize_affine_tinygemm,
+        _quantize_affine_tinygemm,
+    )
+    from torchao.quantization.quantize_.workflows import Int8Tensor
+
+    torch.manual_seed(0)
+    weight = torch.randn(48, 128) * 0.05
+    eights = Int8Tensor.from_hp(weight, PerRow())
+    assert torch.allclose(torchao_rows(torch.float32)(weight), eights.dequantize(), atol=1e-7)
+    low, block = weight.bfloat16(), (1, 32)
+    scale, zero = _choose_qparams_affine_tinygemm(
+        low, MappingType.ASYMMETRIC, block, torch.int32, 0, 15, scale_dtype=torch.bfloat16, zero_point_dtype=low.dtype
+    )
+    codes = _quantize_affine_tinygemm(low, block, scale, zero, torch.int32, 0, 15)
+    back = _dequantize_affine_tinygemm(codes, block, scale, zero, torch.int32, 0, 15, output_dtype=torch.bfloat16)
+    assert torch.equal(torchao_groups(32)(weight), back.float())
+
+
+def test_the_gradient_is_that_of_the_rounded_weight_and_moves_the_float_one() -> None:
+    torch.manual_seed(0)
+    layer = FakeQuantizedLinear(nn.Linear(32, 4), by_groups(32, Grid(2)))
+    x = torch.randn(5, 32, requires_grad=True)
+    layer(x).pow(2).sum().backward()
+    rounded = layer.rounded.clone().requires_grad_()
+    twin = x.detach().clone().requires_grad_()
+    nn.functional.linear(twin, rounded, layer.bias).pow(2).sum().backward()
+    assert torch.equal(layer.weight.grad, rounded.grad)  # type: ignore[arg-type]
+    assert torch.equal(x.grad, twin.grad)  # type: ignore[arg-type]
+
+
+def test_a_weight_is_rounded_once_until_it_moves() -> None:
+    calls: list[int] = []
+
+    def rounding(weight: Tensor) -> Tensor:
+        calls.append(1)
+        return by_rows(weight)
+
+    layer = FakeQuantizedLinear(nn.Linear(8, 4), rounding)
+    with torch.inference_mode():  # a look comes first
+        layer(torch.ones(1, 8))
+    layer(torch.ones(1, 8)).sum().backward()
+    assert len(calls) == 1
+    torch.optim.SGD(layer.parameters(), 1.0).step()
+    with torch.inference_mode():
+        got = layer(torch.eye(8)) - layer.bias  # rounds once more
+    assert len(calls) == 2
+    assert torch.allclose(got.T, by_rows(layer.weight), atol=1e-6)
+
+
+def test_a_look_before_the_first_step_is_post_training_quantization(tiny_gqa: Subject) -> None:
+    ids = np.random.default_rng(0).integers(1, 256, 200).astype(np.int32)
+    windows, looks = Windows(ids, 32, 0), Looks(windows=3, questions=0)
+
+    def loss(subject: Subject) -> float:
+        subject.model.eval()
+        pieces = look(subject, None, windows, looks, exam=False)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return float(end.value["loss"])
+
+    whole = loss(tiny_gqa)
+    packed = Subject(copy.deepcopy(tiny_gqa.model), None, tiny_gqa.facts, tiny_gqa.device)
+    student, method = pupil(tiny_gqa, {"bits": 2})
+    convert(packed, method)
+    tiny_gqa.model.train()
+    QuantizationAware().begin(student, method)
+    first = loss(tiny_gqa)
+    assert abs(first - loss(packed)) < 0.01 < abs(first - whole)
+
+
+def test_names_ties_and_parameters_stay(tiny_llama: Subject) -> None:
+    model: Any = tiny_llama.model
+    before = dict(model.named_parameters())
+    student, method = pupil(tiny_llama, {"bits": 3})
+    QuantizationAware().begin(student, method)
+    assert len([m for m in model.modules() if isinstance(m, FakeQuantizedLinear)]) == 22
+    assert {name: id(value) for name, value in model.named_parameters()} == {n: id(v) for n, v in before.items()}
+    QuantizationAware().finish(student, method)
+    assert {name: id(value) for name, value in model.named_parameters()} == {n: id(v) for n, v in before.items()}
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_trainer_brings_the_loss_down_and_leaves_plain_layers(build: Callable[..., Subject]) -> None:
+    """From a teacher's logits at 2 bits: what rounding has cost goes down, and the conversion keeps it."""
+    teacher, subject = build("llama"), build("llama")
+    order = Training.read(
+        {"name": "x", "methods": {"qat": {"bits": 2}}, "pace": {"tokens": 2560, "batch": 4, "length": 16, "rate": 3e-3}}
+    )
+    tokens = np.random.default_rng(3).integers(0, 256, 2000).astype(np.int32)
+    trainer = Trainer(Pupil(subject, teacher, order), Windows(tokens, 16, 1), torch.float32)
+    losses = [trainer.step().loss for _ in range(order.steps)]
+    assert losses[-1] < 0.7 * losses[0]
+    trainer.finish()
+    assert {type(layer) for layer in subject.linears().values()} == {nn.Linear}
+
+
+def test_zeros_stay_beside_a_symmetric_grid(tiny_llama: Subject) -> None:
+    switch = read_switch("magnitude", {"ratio": 0.5})
+    apply_switch(tiny_llama, switch)
+    student, _ = pupil(tiny_llama, {"bits": 4, "symmetric": True}, {"magnitude": {"ratio": 0.5}})
+    tokens = np.random.default_rng(3).integers(0, 256, 2000).astype(np.int32)
+    trainer = Trainer(student, Windows(tokens, student.asked.pace.length, 1), torch.float32)
+    layer: Any = tiny_llama.model.get_submodule("model.layers.0.mlp.up_proj")
+    there = layer.weight != 0
+    assert there.float().mean() == pytest.approx(0.5, abs=0.01)
+    student.asked = Training.read({"name": "x", "losses": {"logits": 0, "labels": 1}, "pace": {"tokens": 1024}})
+    trainer.step()
+    assert not layer.rounded[~there].any()
+
+
+def test_int8_activations_round_inputs_a_token_and_leave_the_weights_grid(tiny_llama: Subject, logits: Run) -> None:
+    student, method = pupil(tiny_llama, {"bits": 4})
+    finer = copy.deepcopy(tiny_llama)
+    QuantizationAware().begin(student, method)
+    student, method = pupil(finer, {"bits": 4, "activations": "int8"})
+    QuantizationAware().begin(student, method)
+    assert 1e-4 < off(logits(finer), logits(tiny_llama)) < 0.1
+    layer: Any = finer.model.get_submodule("model.layers.0.mlp.up_proj")
+    x = torch.tensor([[-1.0] + [0.3] * 62 + [3.0]])  # a step of 4 / 255, the zero point a whole step
+    assert (layer.round_input(x) - x).abs().max() <= 2 / 255 + 1e-6
+    assert torch.equal(layer.rounded, by_groups(32, FOUR_BITS)(layer.weight))
+    assert finer.model.get_output_embeddings().round_input is None  # type: ignore[union-attr]
+
+
+def test_experts_and_encoders_are_converted_to_what_they_saw(tiny_moe: Subject, logits: Run) -> None:
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
+    )
+    bert: Any = BertModel(config, add_pooling_layer=False).eval().requires_grad_(False)
+    encoder = Subject(bert, None, tiny_moe.facts, torch.device("cpu"))
+    ids = torch.arange(1, 41)[None]
+
+    def states(subject: Subject) -> Tensor:
+        with torch.inference_mode():
+            return subject.model(input_ids=ids).last_hidden_state[0]
+
+    for subject, run in ((tiny_moe, logits), (encoder, states)):
+        student, method = pupil(subject, {"bits": 3})
+        QuantizationAware().begin(student, method)
+        seen = run(subject)
+        QuantizationAware().finish(student, method)
+        convert(subject, method)
+        assert off(run(subject), seen) < 2 * KERNEL  # a token near the border may take another expert
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"bits": 5}, "methods.qat.bits"),
+        ({"bits": 8, "head": "int4"}, "methods.qat.head"),
+        ({"bits": 2, "activations": "int8"}, "methods.qat.activations"),
+        ({"freeze": 1}, "methods.qat.freeze"),
+    ],
+)
+def test_what_cannot_be_is_a_card(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Training.read({"name": "x", "methods": {"qat": fields}})
+    assert caught.value.field == field
+
+
+def test_zeros_need_a_symmetric_grid() -> None:
+    student = {"switches": {"magnitude": {"ratio": 0.5}}}
+    with pytest.raises(RecipeError, match="no exact zero"):
+        Training.read({"name": "x", "student": student, "methods": {"qat": {}}})
+    Training.read({"name": "x", "student": student, "methods": {"qat": {"symmetric": True}}})
+    Training.read({"name": "x", "student": student, "methods": {"qat": {"bits": 8}}})
+
+
+class Other(Method):
+    """Stands for a method by its kind alone."""
+
+    kind: ClassVar[str] = ""
+    title: ClassVar[str] = "Other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("lora", {"symmetric": True}, "adapters"),
+        ("movement", {}, "no exact zero"),
+        ("gradual_magnitude", {}, "no exact zero"),
+        ("movement", {"symmetric": True}, ""),
+        ("gqa", {}, ""),
+    ],
+)
+def test_what_stands_beside_it(kind: str, fields: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Other, "kind", kind)
+    reason = Qat(**fields).clash(Other()) or ""
+    assert said in reason
+    assert bool(said) == bool(reason)
+
+
+def test_a_model_that_its_switch_refuses_is_refused(tiny_llama: Subject) -> None:
+    def refused(fields: dict[str, Any], **changes: Any) -> str:
+        return Qat(**fields).refuse(replace(tiny_llama.facts, **changes)) or ""
+
+    assert not refused({})
+    assert "does not divide the hidden size 64" in refused({"group_size": 128})
+    assert "int4 kernel" in refused({"bits": 2}, devices=("cuda:0", "cpu"))
+    assert "saved with its weights converted" in refused({"bits": 8}, held_as="{}", packed=True)
+
+
+def test_models_without_layers_that_fit_are_refused(build: Callable[..., Subject]) -> None:
+    narrow = build("llama", hidden_size=16, intermediate_size=16, head_dim=4)
+    student, method = pupil(narrow, {"head": "keep"})
+    with pytest.raises(RecipeError, match="at least 32 inputs"):
+        QuantizationAware().begin(student, method)
+    gpt2: Any = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=64, n_layer=1, n_head=4))
+    student, method = pupil(Subject(gpt2, None, narrow.facts, torch.device("cpu")), {})
+    with pytest.raises(RecipeError, match="GPT-2"):
+        QuantizationAware().begin(student, method)
+
+
+@pytest.mark.real
+def test_first_layers_of_gemma_learn_at_two_bits(gemma_folder: Path) -> None:
+    subject = load(resolve(str(gemma_folder)), dtype=torch.float32)
+    model: Any = subject.model
+    model.model.layers = model.model.layers[:2]
+    text = "A family of fishermen lived on a small island for many winters, and kept the lighthouse there. " * 2
+    assert subject.tokenizer is not None
+    ids = torch.tensor([subject.tokenizer.encode(text)])
+    with torch.inference_mode():
+        want = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    student, method = pupil(subject, {"bits": 2, "head": "keep"})
+    QuantizationAware().begin(student, method)
+    layers = model.model.layers.requires_grad_(True)
+    optimizer = torch.optim.AdamW(layers.parameters(), 1e-4)
+    losses = []
+    for _ in range(4):
+        states = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        loss = (states - want).pow(2).mean() / want.pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+    with torch.inference_mode():
+        seen = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    QuantizationAware().finish(student, method)
+    convert(subject, method)
+    with torch.inference_mode():
+        assert off(model.model(input_ids=ids, use_cache=False).last_hidden_state, seen) < 2 * KERNEL
