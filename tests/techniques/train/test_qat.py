@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,16 +19,14 @@ from backend.engine.training.look import look
 from backend.engine.training.text import Windows
 from backend.engine.training.trainer import Trainer
 from backend.recipe.base import RecipeError
-from backend.recipe.method import Method
 from backend.recipe.methods.qat import Qat
 from backend.recipe.switch import read_switch
 from backend.recipe.training import Looks, Training
 from backend.techniques.base import Subject
 from backend.techniques.coach import Pupil
-from backend.techniques.quantize.groups import FOUR_BITS, Grid
-from backend.techniques.quantize.int4_linear import Int4Linear, quantize_groups
+from backend.techniques.quantize.groups import FOUR_BITS
 from backend.techniques.registry import apply_switch, read_back
-from backend.techniques.rounding import by_groups, by_rows, torchao_groups, torchao_rows
+from backend.techniques.rounding import by_groups
 from backend.techniques.train.fake_quantize import FakeQuantizedLinear
 from backend.techniques.train.qat import QuantizationAware
 
@@ -104,76 +101,6 @@ def test_what_training_saw_is_what_the_conversion_gives(
     assert plain == {nn.Linear}
     convert(any_subject, method)
     assert off(logits(any_subject), seen) < KERNEL
-
-
-@pytest.mark.parametrize("grid", [FOUR_BITS, Grid(3), Grid(2), Grid(4, True), Grid(2, True)])
-def test_rounded_weights_are_the_packed_ones(grid: Grid) -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(96, 48, bias=False)
-    with torch.no_grad():
-        layer.weight[0, :32] = 0
-        layer.weight[1, :32] = 0.3  # a group without a range
-        layer.weight[2, 32:64] *= 1e-6
-    rounded = by_groups(32, grid)(layer.weight)
-    assert torch.equal(rounded, quantize_groups(layer.weight.detach(), 32, grid).weight())
-    packed = Int4Linear(layer, 32, quantize_groups(layer.weight.detach(), 32, grid))
-    with torch.inference_mode():
-        assert torch.equal(packed.product(torch.eye(96)).float().T, rounded.bfloat16().float())
-
-
-def test_torchaos_rounding_is_that_of_its_layers() -> None:
-    """On CUDA the switches make torchao's layers; what quantizes their weights runs here too, packing apart."""
-    from torchao.quantization.granularity import PerRow
-    from torchao.quantization.quant_primitives import (
-        MappingType,
-        _choose_qparams_affine_tinygemm,
-        _dequantize_affine_tinygemm,
-        _quantize_affine_tinygemm,
-    )
-    from torchao.quantization.quantize_.workflows import Int8Tensor
-
-    torch.manual_seed(0)
-    weight = torch.randn(48, 128) * 0.05
-    eights = Int8Tensor.from_hp(weight, PerRow())
-    assert torch.allclose(torchao_rows(torch.float32)(weight), eights.dequantize(), atol=1e-7)
-    low, block = weight.bfloat16(), (1, 32)
-    scale, zero = _choose_qparams_affine_tinygemm(
-        low, MappingType.ASYMMETRIC, block, torch.int32, 0, 15, scale_dtype=torch.bfloat16, zero_point_dtype=low.dtype
-    )
-    codes = _quantize_affine_tinygemm(low, block, scale, zero, torch.int32, 0, 15)
-    back = _dequantize_affine_tinygemm(codes, block, scale, zero, torch.int32, 0, 15, output_dtype=torch.bfloat16)
-    assert torch.equal(torchao_groups(32)(weight), back.float())
-
-
-def test_the_gradient_is_that_of_the_rounded_weight_and_moves_the_float_one() -> None:
-    torch.manual_seed(0)
-    layer = FakeQuantizedLinear(nn.Linear(32, 4), by_groups(32, Grid(2)))
-    x = torch.randn(5, 32, requires_grad=True)
-    layer(x).pow(2).sum().backward()
-    rounded = layer.rounded.clone().requires_grad_()
-    twin = x.detach().clone().requires_grad_()
-    nn.functional.linear(twin, rounded, layer.bias).pow(2).sum().backward()
-    assert torch.equal(layer.weight.grad, rounded.grad)  # type: ignore[arg-type]
-    assert torch.equal(x.grad, twin.grad)  # type: ignore[arg-type]
-
-
-def test_a_weight_is_rounded_once_until_it_moves() -> None:
-    calls: list[int] = []
-
-    def rounding(weight: Tensor) -> Tensor:
-        calls.append(1)
-        return by_rows(weight)
-
-    layer = FakeQuantizedLinear(nn.Linear(8, 4), rounding)
-    with torch.inference_mode():  # a look comes first
-        layer(torch.ones(1, 8))
-    layer(torch.ones(1, 8)).sum().backward()
-    assert len(calls) == 1
-    torch.optim.SGD(layer.parameters(), 1.0).step()
-    with torch.inference_mode():
-        got = layer(torch.eye(8)) - layer.bias  # rounds once more
-    assert len(calls) == 2
-    assert torch.allclose(got.T, by_rows(layer.weight), atol=1e-6)
 
 
 def test_a_look_before_the_first_step_is_post_training_quantization(tiny_gqa: Subject) -> None:
@@ -273,63 +200,6 @@ def test_experts_and_encoders_are_converted_to_what_they_saw(tiny_moe: Subject, 
         QuantizationAware().finish(student, method)
         convert(subject, method)
         assert off(run(subject), seen) < 2 * KERNEL  # a token near the border may take another expert
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"bits": 5}, "methods.qat.bits"),
-        ({"bits": 8, "head": "int4"}, "methods.qat.head"),
-        ({"bits": 2, "activations": "int8"}, "methods.qat.activations"),
-        ({"freeze": 1}, "methods.qat.freeze"),
-    ],
-)
-def test_what_cannot_be_is_a_card(fields: dict[str, Any], field: str) -> None:
-    with pytest.raises(RecipeError) as caught:
-        Training.read({"name": "x", "methods": {"qat": fields}})
-    assert caught.value.field == field
-
-
-def test_zeros_need_a_symmetric_grid() -> None:
-    student = {"switches": {"magnitude": {"ratio": 0.5}}}
-    with pytest.raises(RecipeError, match="no exact zero"):
-        Training.read({"name": "x", "student": student, "methods": {"qat": {}}})
-    Training.read({"name": "x", "student": student, "methods": {"qat": {"symmetric": True}}})
-    Training.read({"name": "x", "student": student, "methods": {"qat": {"bits": 8}}})
-
-
-class Other(Method):
-    """Stands for a method by its kind alone."""
-
-    kind: ClassVar[str] = ""
-    title: ClassVar[str] = "Other"
-
-
-@pytest.mark.parametrize(
-    ("kind", "fields", "said"),
-    [
-        ("lora", {"symmetric": True}, "adapters"),
-        ("movement", {}, "no exact zero"),
-        ("gradual_magnitude", {}, "no exact zero"),
-        ("movement", {"symmetric": True}, ""),
-        ("gqa", {}, ""),
-    ],
-)
-def test_what_stands_beside_it(kind: str, fields: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Other, "kind", kind)
-    reason = Qat(**fields).clash(Other()) or ""
-    assert said in reason
-    assert bool(said) == bool(reason)
-
-
-def test_a_model_that_its_switch_refuses_is_refused(tiny_llama: Subject) -> None:
-    def refused(fields: dict[str, Any], **changes: Any) -> str:
-        return Qat(**fields).refuse(replace(tiny_llama.facts, **changes)) or ""
-
-    assert not refused({})
-    assert "does not divide the hidden size 64" in refused({"group_size": 128})
-    assert "int4 kernel" in refused({"bits": 2}, devices=("cuda:0", "cpu"))
-    assert "saved with its weights converted" in refused({"bits": 8}, held_as="{}", packed=True)
 
 
 def test_models_without_layers_that_fit_are_refused(build: Callable[..., Subject]) -> None:
