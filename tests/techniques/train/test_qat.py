@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
+=======
+from backend.catalog import resolve
+from backend.engine.load import load
+from backend.engine.training.look import look
+from backend.engine.training.text import Windows
+from backend.engine.training.trainer import Trainer
+from backend.recipe.base import RecipeError
+>>>>>>> d803e2fc9b4cdcf9901370a9654dff870bb03ad5
 from backend.recipe.methods.qat import Qat
 from backend.recipe.switch import read_switch
-from backend.recipe.training import Training
+from backend.recipe.training import Looks, Training
 from backend.techniques.base import Subject
 from backend.techniques.coach import Pupil
-from backend.techniques.quantize.groups import FOUR_BITS, Grid
-from backend.techniques.quantize.int4_linear import Int4Linear, quantize_groups
+from backend.techniques.quantize.groups import FOUR_BITS
 from backend.techniques.registry import apply_switch, read_back
 from backend.techniques.rounding import by_groups
+<<<<<<< HEAD
+=======
+from backend.techniques.train.fake_quantize import FakeQuantizedLinear
+>>>>>>> d803e2fc9b4cdcf9901370a9654dff870bb03ad5
 from backend.techniques.train.qat import QuantizationAware
 
 Run = Callable[[Subject], Tensor]
@@ -65,7 +79,7 @@ def learn(subject: Subject, steps: int, rate: float = 3e-3) -> list[float]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     subject.model.eval().requires_grad_(False)
     return losses
 
@@ -94,16 +108,143 @@ def test_what_training_saw_is_what_the_conversion_gives(
     assert off(logits(any_subject), seen) < KERNEL
 
 
-@pytest.mark.parametrize("grid", [FOUR_BITS, Grid(3), Grid(2), Grid(4, True), Grid(2, True)])
-def test_rounded_weights_are_the_packed_ones(grid: Grid) -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(96, 48, bias=False)
-    with torch.no_grad():
-        layer.weight[0, :32] = 0
-        layer.weight[1, :32] = 0.3  # a group without a range
-        layer.weight[2, 32:64] *= 1e-6
-    rounded = by_groups(32, grid)(layer.weight)
-    assert torch.equal(rounded, quantize_groups(layer.weight.detach(), 32, grid).weight())
-    packed = Int4Linear(layer, 32, quantize_groups(layer.weight.detach(), 32, grid))
+def test_a_look_before_the_first_step_is_post_training_quantization(tiny_gqa: Subject) -> None:
+    ids = np.random.default_rng(0).integers(1, 256, 200).astype(np.int32)
+    windows, looks = Windows(ids, 32, 0), Looks(windows=3, questions=0)
+
+    def loss(subject: Subject) -> float:
+        subject.model.eval()
+        pieces = look(subject, None, windows, looks, exam=False)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return float(end.value["loss"])
+
+    whole = loss(tiny_gqa)
+    packed = Subject(copy.deepcopy(tiny_gqa.model), None, tiny_gqa.facts, tiny_gqa.device)
+    student, method = pupil(tiny_gqa, {"bits": 2})
+    convert(packed, method)
+    tiny_gqa.model.train()
+    QuantizationAware().begin(student, method)
+    first = loss(tiny_gqa)
+    assert abs(first - loss(packed)) < 0.01 < abs(first - whole)
+
+
+def test_names_ties_and_parameters_stay(tiny_llama: Subject) -> None:
+    model: Any = tiny_llama.model
+    before = dict(model.named_parameters())
+    student, method = pupil(tiny_llama, {"bits": 3})
+    QuantizationAware().begin(student, method)
+    assert len([m for m in model.modules() if isinstance(m, FakeQuantizedLinear)]) == 22
+    assert {name: id(value) for name, value in model.named_parameters()} == {n: id(v) for n, v in before.items()}
+    QuantizationAware().finish(student, method)
+    assert {name: id(value) for name, value in model.named_parameters()} == {n: id(v) for n, v in before.items()}
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_trainer_brings_the_loss_down_and_leaves_plain_layers(build: Callable[..., Subject]) -> None:
+    """From a teacher's logits at 2 bits: what rounding has cost goes down, and the conversion keeps it."""
+    teacher, subject = build("llama"), build("llama")
+    order = Training.read(
+        {"name": "x", "methods": {"qat": {"bits": 2}}, "pace": {"tokens": 2560, "batch": 4, "length": 16, "rate": 3e-3}}
+    )
+    tokens = np.random.default_rng(3).integers(0, 256, 2000).astype(np.int32)
+    trainer = Trainer(Pupil(subject, teacher, order), Windows(tokens, 16, 1), torch.float32)
+    losses = [trainer.step().loss for _ in range(order.steps)]
+    assert losses[-1] < 0.7 * losses[0]
+    trainer.finish()
+    assert {type(layer) for layer in subject.linears().values()} == {nn.Linear}
+
+
+def test_zeros_stay_beside_a_symmetric_grid(tiny_llama: Subject) -> None:
+    switch = read_switch("magnitude", {"ratio": 0.5})
+    apply_switch(tiny_llama, switch)
+    student, _ = pupil(tiny_llama, {"bits": 4, "symmetric": True}, {"magnitude": {"ratio": 0.5}})
+    tokens = np.random.default_rng(3).integers(0, 256, 2000).astype(np.int32)
+    trainer = Trainer(student, Windows(tokens, student.asked.pace.length, 1), torch.float32)
+    layer: Any = tiny_llama.model.get_submodule("model.layers.0.mlp.up_proj")
+    there = layer.weight != 0
+    assert there.float().mean() == pytest.approx(0.5, abs=0.01)
+    student.asked = Training.read({"name": "x", "losses": {"logits": 0, "labels": 1}, "pace": {"tokens": 1024}})
+    trainer.step()
+    assert not layer.rounded[~there].any()
+
+
+def test_int8_activations_round_inputs_a_token_and_leave_the_weights_grid(tiny_llama: Subject, logits: Run) -> None:
+    student, method = pupil(tiny_llama, {"bits": 4})
+    finer = copy.deepcopy(tiny_llama)
+    QuantizationAware().begin(student, method)
+    student, method = pupil(finer, {"bits": 4, "activations": "int8"})
+    QuantizationAware().begin(student, method)
+    assert 1e-4 < off(logits(finer), logits(tiny_llama)) < 0.1
+    layer: Any = finer.model.get_submodule("model.layers.0.mlp.up_proj")
+    x = torch.tensor([[-1.0] + [0.3] * 62 + [3.0]])  # a step of 4 / 255, the zero point a whole step
+    assert (layer.round_input(x) - x).abs().max() <= 2 / 255 + 1e-6
+    assert torch.equal(layer.rounded, by_groups(32, FOUR_BITS)(layer.weight))
+    assert finer.model.get_output_embeddings().round_input is None  # type: ignore[union-attr]
+
+
+def test_experts_and_encoders_are_converted_to_what_they_saw(tiny_moe: Subject, logits: Run) -> None:
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
+    )
+    bert: Any = BertModel(config, add_pooling_layer=False).eval().requires_grad_(False)
+    encoder = Subject(bert, None, tiny_moe.facts, torch.device("cpu"))
+    ids = torch.arange(1, 41)[None]
+
+    def states(subject: Subject) -> Tensor:
+        with torch.inference_mode():
+            return subject.model(input_ids=ids).last_hidden_state[0]
+
+    for subject, run in ((tiny_moe, logits), (encoder, states)):
+        student, method = pupil(subject, {"bits": 3})
+        QuantizationAware().begin(student, method)
+        seen = run(subject)
+        QuantizationAware().finish(student, method)
+        convert(subject, method)
+        assert off(run(subject), seen) < 2 * KERNEL  # a token near the border may take another expert
+
+
+def test_models_without_layers_that_fit_are_refused(build: Callable[..., Subject]) -> None:
+    narrow = build("llama", hidden_size=16, intermediate_size=16, head_dim=4)
+    student, method = pupil(narrow, {"head": "keep"})
+    with pytest.raises(RecipeError, match="at least 32 inputs"):
+        QuantizationAware().begin(student, method)
+    gpt2: Any = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=64, n_layer=1, n_head=4))
+    student, method = pupil(Subject(gpt2, None, narrow.facts, torch.device("cpu")), {})
+    with pytest.raises(RecipeError, match="GPT-2"):
+        QuantizationAware().begin(student, method)
+
+
+@pytest.mark.real
+def test_first_layers_of_gemma_learn_at_two_bits(gemma_folder: Path) -> None:
+    subject = load(resolve(str(gemma_folder)), dtype=torch.float32)
+    model: Any = subject.model
+    model.model.layers = model.model.layers[:2]
+    text = "A family of fishermen lived on a small island for many winters, and kept the lighthouse there. " * 2
+    assert subject.tokenizer is not None
+    ids = torch.tensor([subject.tokenizer.encode(text)])
     with torch.inference_mode():
-        assert torch.equal(packed.product(torch.eye(96)).float().T, rounded.bfloat16().float())
+        want = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    student, method = pupil(subject, {"bits": 2, "head": "keep"})
+    QuantizationAware().begin(student, method)
+    layers = model.model.layers.requires_grad_(True)
+    optimizer = torch.optim.AdamW(layers.parameters(), 1e-4)
+    losses = []
+    for _ in range(4):
+        states = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        loss = (states - want).pow(2).mean() / want.pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+    with torch.inference_mode():
+        seen = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    QuantizationAware().finish(student, method)
+    convert(subject, method)
+    with torch.inference_mode():
+        assert off(model.model(input_ids=ids, use_cache=False).last_hidden_state, seen) < 2 * KERNEL
