@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
-<<<<<<< HEAD
-=======
 from backend.catalog import resolve
 from backend.engine.load import load
 from backend.engine.training.look import look
 from backend.engine.training.text import Windows
 from backend.engine.training.trainer import Trainer
 from backend.recipe.base import RecipeError
->>>>>>> d803e2fc9b4cdcf9901370a9654dff870bb03ad5
 from backend.recipe.methods.qat import Qat
 from backend.recipe.switch import read_switch
 from backend.recipe.training import Looks, Training
@@ -29,10 +27,7 @@ from backend.techniques.coach import Pupil
 from backend.techniques.quantize.groups import FOUR_BITS
 from backend.techniques.registry import apply_switch, read_back
 from backend.techniques.rounding import by_groups
-<<<<<<< HEAD
-=======
 from backend.techniques.train.fake_quantize import FakeQuantizedLinear
->>>>>>> d803e2fc9b4cdcf9901370a9654dff870bb03ad5
 from backend.techniques.train.qat import QuantizationAware
 
 Run = Callable[[Subject], Tensor]
