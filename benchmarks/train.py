@@ -151,7 +151,7 @@ def healing(bench: Bench, school: School, seeds: range) -> str:
 
 def interruptions(bench: Bench, school: School, seeds: range) -> str:
     """What turns, journal and live view cost, and what ten kills leave of the last loss."""
-    asked = {"name": "turns", "student": UPPER_HALF, "pace": {"tokens": 10**7, "rate": 1e-3}, "looks": FEW}
+    asked = {"name": "turns", "student": UPPER_HALF, "pace": {"tokens": 300_000, "rate": 1e-3}, "looks": FEW}
     ratio = throughput(asked)
     bench.show("throughput through the worker over a bare loop", ratio)
     bench.check("throughput through the worker over a bare loop", ratio.ratio, at_least=0.9)
