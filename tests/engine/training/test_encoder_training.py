@@ -39,14 +39,13 @@ def test_sentences_are_cut_out_of_prose() -> None:
 def test_a_batch_is_as_long_as_its_longest_sentence() -> None:
     rows = SentenceRows([[1, 2, 3], [4], [5, 6]], 0)
     assert rows.batch(0, 2).tolist() == [[1, 2, 3], [4, BLANK, BLANK]]
-    assert rows.batch(1, 2).tolist()[0] == [5, 6, BLANK]
+    assert rows.batch(2, 1).tolist() == [[5, 6]]
     assert rows.total == 6
 
 
 def test_own_sentences_are_never_learned_from(home: Path, tiny_encoder_folder: Path) -> None:
     lane = lane_of(**order(tiny_encoder_folder))
     own = own_sentences().texts
-    documents = Documents(iter([own[0], "A sentence that is learned from, number one. " * 2, *own[3:5]]), [], "own")
     documents = Documents(
         iter([own[0], *(f"A sentence that is learned from is number {n}." for n in range(40))]), [], "own"
     )
@@ -86,14 +85,13 @@ def test_filling_changes_no_loss(home: Path, tiny_encoder_folder: Path) -> None:
     trainer: Trainer = lane.trainer
     trainer.model.eval()
     long, short = list(range(5, 25)), [7, 8, 9]
+    trainer.model.requires_grad_(False)
     alone = [trainer._losses(torch.tensor([row])) for row in (long, short)]
     filled = torch.tensor([long, short + [BLANK] * 17])
     both = trainer._losses(filled)
     assert float(both["embedding"]) == pytest.approx(sum(float(one["embedding"]) for one in alone) / 2, abs=1e-6)
     maps = [float(one["attention"]) * len(row) for one, row in zip(alone, (long, short), strict=True)]
     assert float(both["attention"]) == pytest.approx(sum(maps) / 23, rel=1e-4)
-    other = torch.where(filled == BLANK, torch.tensor(BLANK), filled)
-    assert float(trainer._losses(other)["hidden"]) == float(both["hidden"])
 
 
 @pytest.mark.parametrize(
