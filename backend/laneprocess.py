@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -11,12 +12,20 @@ from backend.recipe.base import RecipeError
 from backend.recipe.training import LaneTask
 from backend.tether import die_with_parent
 
+Progress = Callable[[float, str], None]
+
 
 def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTask = "decoder") -> None:
     """Answer ("verb", {arguments}) with ("progress", ...)* and then ("done" | "refused" | "failed", {...})."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its lanes itself
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+    answer_verbs(connection, lambda progress: _lane_class(task)(name, spec, progress))
+
+
+def answer_verbs(connection: Connection, make: Callable[[Progress], Any]) -> None:
+    """Answer until the other side closes. The lane is made at the first verb: it may refuse."""
 
     def progress(share: float, text: str) -> None:
         connection.send(("progress", {"share": share, "text": text}))
@@ -29,7 +38,7 @@ def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTas
             return
         try:
             if lane is None:
-                lane = _lane_class(task)(name, spec, progress)
+                lane = make(progress)
             reply = ("done", lane.answer(verb, arguments))
         except RecipeError as error:
             reply = ("refused", error.card())

@@ -22,6 +22,7 @@ from backend.engine.memory import MemoryMeter, give_back, module_parameters
 from backend.engine.saved.write import full_disk_said, write_saved_model
 from backend.engine.training.checkpoint import read_checkpoint, write_checkpoint
 from backend.engine.training.look import look
+from backend.engine.training.replicas import ALONE, Replicas
 from backend.engine.training.text import Lesson, read_documents, read_lesson
 from backend.engine.training.trainer import NotFinite, Trainer
 from backend.hardware import cpu_flags
@@ -43,7 +44,8 @@ SCORED = 8 * 4096  # characters that races score: calibration begins behind them
 class TrainLane:
     """One training and how far it is. Its methods are verbs."""
 
-    def __init__(self, _: str, spec: dict[str, Any], progress: Progress) -> None:
+    def __init__(self, _: str, spec: dict[str, Any], progress: Progress, replicas: Replicas = ALONE) -> None:
+        self.replicas = replicas
         self.meter = MemoryMeter()
         self.asked = Training.read(spec)
         self._progress = progress
@@ -69,7 +71,7 @@ class TrainLane:
         facts = model_facts(ref, asked.trust_remote_code)
         asked.check(facts)
         smaller = model_facts(resolve(asked.smaller)) if asked.smaller else facts
-        check_training_memory(asked, facts, smaller)
+        check_training_memory(self.replicas.part(asked), facts, smaller)
         teacher = load_for(asked.race, asked.student, ref, self._progress) if asked.losses.taught else None
         self._student = self._make_student()
         if teacher is not None:
@@ -81,7 +83,7 @@ class TrainLane:
         )  # fmt: skip
         self._exam = ref.tells_stories and self._student.facts.task == "decoder"
         self._teacher = teacher
-        self.trainer = Trainer(Pupil(self._student, teacher, asked), self.lesson.training, self._dtype())
+        self.trainer = Trainer(Pupil(self._student, teacher, asked), self.lesson.training, self._dtype(), self.replicas)
         self._folder = keep_recipe(asked)
         self._take_up()
         give_back()

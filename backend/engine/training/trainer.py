@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.engine.training.loss import loss_parts
+from backend.engine.training.replicas import ALONE, Replicas
 from backend.engine.training.text import Windows
 from backend.recipe.training import Training
 from backend.techniques.coach import Pupil, coaches_of
@@ -49,8 +50,8 @@ def rate_at(asked: Training, step: int) -> float:
 class Trainer:
     """A pupil, its optimizer, and the text that it learns from."""
 
-    def __init__(self, pupil: Pupil, windows: Windows, dtype: torch.dtype) -> None:
-        self.pupil, self.windows = pupil, windows
+    def __init__(self, pupil: Pupil, windows: Windows, dtype: torch.dtype, replicas: Replicas = ALONE) -> None:
+        self.pupil, self.windows, self.replicas = pupil, windows, replicas
         self.done = 0  # steps
         self._coaches = coaches_of(pupil.asked)
         self._low = torch.autocast(pupil.subject.device.type, dtype) if dtype != torch.float32 else nullcontext()
@@ -77,16 +78,19 @@ class Trainer:
         """Learn from the next batch.
 
         Raises:
-            NotFinite: before the weights have moved.
+            NotFinite: before the weights have moved; in every process of several.
         """
+        self.replicas.go_on()
         asked, step = self.pupil.asked, self.done
         sums: dict[str, Tensor] = {}
-        for ids in self._batch(step).chunk(asked.pace.accumulate):
+        for ids in self.replicas.own(self._batch(step)).chunk(asked.pace.accumulate):
             parts = self._losses(ids)
             total = self._weighted(parts) / asked.pace.accumulate
             total.backward()
             for name, value in (parts | {"": total * asked.pace.accumulate}).items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / asked.pace.accumulate
+        self.replicas.average_gradients(self.trained.values())
+        sums = self.replicas.average(sums)
         for coach, method in self._coaches:
             coach.before_step(self.pupil, method, step)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), asked.pace.clip)
