@@ -21,15 +21,20 @@ def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTas
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its lanes itself
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-    answer_verbs(connection, lambda progress: _lane_class(task)(name, spec, progress))
+    answer_verbs(connection, lambda: _lane_class(task)(name, spec, teller(connection)))
 
 
-def answer_verbs(connection: Connection, make: Callable[[Progress], Any]) -> None:
-    """Answer until the other side closes. The lane is made at the first verb: it may refuse."""
+def teller(connection: Connection) -> Progress:
+    """What sends progress to the other side."""
 
     def progress(share: float, text: str) -> None:
         connection.send(("progress", {"share": share, "text": text}))
 
+    return progress
+
+
+def answer_verbs(connection: Connection, make: Callable[[], Any]) -> None:
+    """Answer until the other side closes. The lane is made at the first verb: it may refuse."""
     lane: Any = None
     while True:
         try:
@@ -38,7 +43,7 @@ def answer_verbs(connection: Connection, make: Callable[[Progress], Any]) -> Non
             return
         try:
             if lane is None:
-                lane = make(progress)
+                lane = make()
             reply = ("done", lane.answer(verb, arguments))
         except RecipeError as error:
             reply = ("refused", error.card())
