@@ -129,6 +129,15 @@ def test_a_ray_cluster_of_two_workers_makes_the_model_that_one_makes(
     assert_same(tmp_path, alone)
 
 
+def test_without_ray_the_card_says_how_to_get_it() -> None:
+    from backend.executors.raycluster import part_of_ray
+
+    with pytest.raises(RecipeError) as refused:
+        part_of_ray("ray.that_is_not_there")
+    assert refused.value.field == "--ray"
+    assert "pip install ray==" in refused.value.remedy
+
+
 def test_it_ends_at_a_signal_with_a_checkpoint_and_goes_on_from_it(tmp_path: Path, tiny_folder: Path) -> None:
     long = recipe(tiny_folder, pace=PACE | {"tokens": 400 * 64}, name="long", looks=LOOKS | {"every": 200})
     homes = [str(tmp_path)] * 2

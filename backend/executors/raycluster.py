@@ -46,7 +46,7 @@ class RayExecutor:
             raise RecipeError("--ray", workers, "a number of processes, 1 or more", "Give another number.")
         Replicas(0, workers).part(asked)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody else
-        self._ray = _ray("ray")
+        self._ray = part_of_ray("ray")
         self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         self._workers = workers
         self._gpus = self._kind(asked) == "GPU"
@@ -74,7 +74,7 @@ class RayExecutor:
         return self._lane
 
     def _fit(self, spec: dict[str, Any], address: Any, key: bytes) -> None:
-        train, torch = _ray("ray.train"), _ray("ray.train.torch")
+        train, torch = part_of_ray("ray.train"), part_of_ray("ray.train.torch")
         config = {"spec": spec, "address": address, "key": key, "home": str(state_folder())}
         torch.TorchTrainer(
             _process,
@@ -115,7 +115,7 @@ class RayLane(LocalLane):
         """The connection, once the first process has made it.
 
         Raises:
-            LaneDied: when Ray is done before.
+            LaneDied: when Ray is done before, or has not begun after START_S.
         """
         found: list[Connection] = []
         waiting = threading.Thread(target=lambda: found.append(self._listener.accept()), daemon=True)
@@ -123,8 +123,11 @@ class RayLane(LocalLane):
         until = time.monotonic() + START_S
         while not found:
             waiting.join(0.1)
-            if not found and (not self._fitting.is_alive() or time.monotonic() > until):
+            if not found and not self._fitting.is_alive():
                 raise self._death(0)
+            if not found and time.monotonic() > until:
+                detail = f"Ray has started no process in {START_S:.0f} s."
+                raise LaneDied("the Ray cluster is busy", detail, "Ask for fewer processes, or wait for others to end.")
         return found[0]
 
     def _death(self, oom_before: int) -> LaneDied:
@@ -157,7 +160,7 @@ def _process(config: dict[str, Any]) -> None:
             lane.leave()
 
 
-def _ray(module: str) -> Any:
+def part_of_ray(module: str) -> Any:
     """A module of Ray.
 
     Raises:
@@ -166,7 +169,5 @@ def _ray(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        where = "one of several processes without Ray: accelerate launch -m backend.cli_traingroup"
-        raise RecipeError(
-            "--ray", f"no Ray here ({error})", "Ray in this environment", f"{PIP}, or {where}."
-        ) from error
+        remedy = f"Install it ({PIP}), or start processes without it: docs/scale.md."
+        raise RecipeError("--ray", f"no Ray here ({error})", "Ray in this environment", remedy) from error

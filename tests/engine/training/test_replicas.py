@@ -54,7 +54,9 @@ def joined(asked: Training, steps: int) -> Any:
 def test_two_processes_are_one(calls: int) -> None:
     asked, steps = order(calls), 6
     gradients, weights, told = taken(ALONE, asked, steps)
-    for theirs, their_weights, their_told in together(2, joined, asked, steps):
+    both = together(2, joined, asked, steps)
+    assert all(np.array_equal(value, both[1][1][name]) for name, value in both[0][1].items())  # they never part
+    for theirs, their_weights, their_told in both:
         for one, two in zip(gradients, theirs, strict=True):
             for name, value in one.items():
                 np.testing.assert_allclose(two[name], value, **CLOSE, err_msg=name)
