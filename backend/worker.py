@@ -29,7 +29,7 @@ from backend.fetched import FETCHED, GEMMA
 from backend.forecast import check_memory
 from backend.idle import IdleMeasurement
 from backend.inspecting import Inspectway
-from backend.journal import IN_TURN, Job, Journal, JournalFull
+from backend.journal import GROUP, IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
@@ -62,7 +62,7 @@ class Worker:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+        self.name = process_name()
         self.stopping = threading.Event()
         self.executor = LocalExecutor()
         self.idle = IdleMeasurement(journal, self.executor, self.beat)
@@ -84,7 +84,7 @@ class Worker:
     def run(self) -> None:
         """Claim and run until stopped."""
         self.beat()
-        self.journal.fail_orphans(alive=[name for name in self.journal.workers() if _lives(name)])
+        self.journal.fail_orphans(alive=[name for name in self.journal.workers(groups=True) if _lives(name)])
         self.executor.prepare()
         threading.Thread(target=self._fetch_models, name="fetch", daemon=True).start()
         while not self.stopping.is_set():
@@ -245,9 +245,14 @@ def _outcome(
         return "failed", {"card": {"field": "race", "value": value, "allowed": "no fault", "remedy": remedy}}
 
 
+def process_name() -> str:
+    """This process's name among workers: no later process has it."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
 def _lives(name: str) -> bool:
     """Whether the process of a worker's name still runs on this machine."""
-    host, pid, created = name.rsplit(":", 2)
+    host, pid, created = name.removeprefix(GROUP).rsplit(":", 2)
     if host != socket.gethostname():
         return True
     try:
