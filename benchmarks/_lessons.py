@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOOKS = {"windows": 32, "questions": 400, "every": 1_000_000}  # at the beginning and at the end only
+# At the beginning and at the end only, and beside the teacher whatever is learned from.
+LOOKS = {"windows": 32, "questions": 400, "every": 1_000_000, "beside": True}
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,15 @@ class Taught:
 
     def closed(self, figure: str) -> float:
         """Share of what the change lost that came back: of KLD all of it, of others the gap to the teacher."""
-        goal = 0.0 if figure == "kld" else self.teacher[figure]
-        return float((self.first[figure] - self.last[figure]) / (self.first[figure] - goal))
+        first, last, goal = (_figure(look, figure) for look in (self.first, self.last, self.teacher))
+        return (first - last) / (first - goal)
+
+
+def _figure(look: dict[str, Any], figure: str) -> float:
+    """One figure of a look; a teacher has no KLD from itself."""
+    if figure == "perplexity":
+        return math.exp(look["loss"])
+    return float(look.get(figure, 0.0))
 
 
 class School:

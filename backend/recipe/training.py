@@ -105,6 +105,8 @@ class Training(Config):
     def _agree(self) -> Self:
         chosen = list(self.methods.values())
         for index, first in enumerate(chosen):
+            if reason := first.unfit(self):
+                raise RecipeError(f"methods.{first.kind}", first.label, reason, "Change that, or leave the method out.")
             for second in chosen[index + 1 :]:
                 if reason := first.clash(second) or second.clash(first):
                     pair = f"{first.kind} + {second.kind}"
@@ -204,7 +206,7 @@ class Training(Config):
             remedy = "Choose a model with weights in floats."
             raise RecipeError("model", facts.name, "a model that can be trained", remedy)
         for switch in (switch for recipe in self.stage_recipes for switch in recipe.pipeline):
-            if not _trainable(switch):
+            if not trainable(type(switch)):
                 allowed = "switches that leave weights in floats and the model as it runs"
                 remedy = "Leave it out here, and switch it on in the race afterwards."
                 raise RecipeError(f"student.switches.{switch.kind}", switch.label, allowed, remedy)
@@ -213,5 +215,6 @@ class Training(Config):
                 raise RecipeError(f"methods.{method.kind}", method.label, reason, "Leave it out.")
 
 
-def _trainable(switch: Switch) -> bool:
+def trainable(switch: type[Switch]) -> bool:
+    """Whether a model can be trained that has the switch."""
     return switch.kind in TRAINABLE or switch.group in (Group.PRUNING, Group.EXPERTS)
