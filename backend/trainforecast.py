@@ -51,7 +51,8 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
         facts: of the model that teaches.
         student: of the model that the student is made from, the same one or a smaller one.
     """
-    left = pruned(student, asked.student)
+    stages = [pruned(facts, assistant.student) for assistant in asked.stages.assistants]
+    left = max([*stages, pruned(student, asked.student)], key=lambda one: one.parameters)
     weights = 4 * left.parameters
     shares = [share for method in asked.methods.values() if (share := method.trained_share(left)) is not None]
     trained = round(weights * min(shares, default=1.0))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from backend.engine.training.layermap import ORIGIN
-from backend.trainlane import TrainLane
+from backend.catalog import resolve
+from backend.engine.load import load
+from backend.engine.training.layermap import ORIGIN, note_origin
+from backend.engine.training.text import Windows
+from backend.engine.training.trainer import Trainer
+from backend.recipe.training import Training
+from backend.techniques.coach import Pupil
+from backend.techniques.registry import apply_switch
 
 ASKED = {
     "model": "gemma",
@@ -22,14 +31,17 @@ ASKED = {
 
 @pytest.mark.real
 def test_layers_of_gemma_learn_from_all_of_them(gemma_home: Path) -> None:
-    lane = TrainLane("student", ASKED, lambda share, text: None)
-    head = lane.load()
-    assert head["teacher_parameters"] > head["parameters"] == head["trained_parameters"]
-    student = lane._pair.student
+    teacher, asked = load(resolve("gemma"), device="cpu"), Training.read(ASKED)
+    teacher.notes[ORIGIN] = list(range(18))
+    student = replace(teacher, model=copy.deepcopy(teacher.model), notes={})
+    apply_switch(student, asked.student.pipeline[0])
+    note_origin(student, teacher.notes[ORIGIN])
     assert student.notes[ORIGIN] == [0, 4, 17]
-    assert lane.trainer.objective._map.states == (3, 16, 17)
+    tokens = np.random.default_rng(1).integers(0, 200_000, 400).astype(np.int32)
+    trainer = Trainer(Pupil(student, teacher, asked), Windows(tokens, 32, 1), torch.float32)
+    assert trainer.objective._map.states == (3, 16, 17)
     before = student.model.get_parameter("model.layers.1.mlp.up_proj.weight").detach().clone()
-    step = lane.trainer.step()
+    step = trainer.step()
     assert set(step.parts) == {"logits", "hidden", "attention"}
     assert all(value > 0 for value in step.parts.values())
     assert step.told["own_text"] == pytest.approx(0.25, abs=0.02)
