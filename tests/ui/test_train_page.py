@@ -128,7 +128,7 @@ def test_what_the_form_changes_is_what_is_trained(open_train: Open, journal: Jou
     button(app, "Train").click().run()
     spec = Training.read(journal.jobs(kind="train")[0].spec)
     assert (spec.name, spec.pace.tokens, spec.pace.rate) == ("mine", 5000, 0.0003)
-    assert spec.student.label == "5 layers fewer, chosen"
+    assert spec.student.label == "5 layers fewer"
 
 
 def test_the_form_of_the_bench_stays_its_own(open_train: Open) -> None:
