@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from backend.catalog import model_facts, resolve
 from backend.recipe.base import RecipeError
-from backend.recipe.lesson import LESSONS, Lesson, all_lessons
+from backend.recipe.lesson import Lesson, all_lessons
 from backend.recipe.training import Training
 from backend.saved import PLAIN_NAME, TAKEN
 from backend.trainforecast import forecast_training
@@ -50,13 +51,12 @@ def test_every_method_has_a_preset() -> None:
     assert used == set(all_methods())
 
 
-def test_a_file_that_is_no_lesson_is_a_card(tmp_path: pytest.TempPathFactory) -> None:
-    folder = LESSONS.__class__(str(tmp_path))
-    (folder / "broken.json").write_text("{")
+def test_a_file_that_is_no_lesson_is_a_card(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
     with pytest.raises(RecipeError, match=r"broken\.json"):
-        all_lessons(folder)
+        all_lessons(tmp_path)
     good = next(iter(all_lessons().values())).model_dump(mode="json")
-    (folder / "broken.json").write_text(json.dumps(good | {"colour": 1}))
+    (tmp_path / "broken.json").write_text(json.dumps(good | {"colour": 1}))
     with pytest.raises(RecipeError, match="colour"):
-        all_lessons(folder)
+        all_lessons(tmp_path)
     assert Lesson.read(good)
