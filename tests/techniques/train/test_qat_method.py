@@ -10,8 +10,16 @@ import pytest
 from backend.recipe.base import RecipeError
 from backend.recipe.method import Method
 from backend.recipe.methods.qat import Qat
+from backend.recipe.recipe import Recipe
 from backend.recipe.training import Training
 from backend.techniques.base import Subject
+
+
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_the_conversion_races_in_the_place_of_the_original(bits: int) -> None:
+    method = Qat.read({"bits": bits})
+    recipe = Recipe.read({"switches": {"trained": {"name": "x"}} | method.conversion})
+    assert recipe.pipeline[-1] == method.switch
 
 
 @pytest.mark.parametrize(
