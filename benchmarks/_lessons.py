@@ -69,8 +69,8 @@ def _figure(look: dict[str, Any], figure: str) -> float:
 class School:
     """A state folder in which trainings are made, with the fetched models of the person's own."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, questions: int) -> None:
+        self.home, self._questions = home, questions
         own = Path(os.environ.get("HEADWAY_HOME", Path.home() / ".cache" / "headway")) / "models"
         (home / "models").mkdir(parents=True, exist_ok=True)
         for model in own.glob("*"):
@@ -85,7 +85,7 @@ class School:
             RuntimeError: with the last words of a training that did not end well.
         """
         pace = {"tokens": 200_000, "rate": 1e-3} | fields.pop("pace", {}) | {"seed": seed}
-        looks = LOOKS | fields.pop("looks", {})
+        looks = LOOKS | {"questions": self._questions} | fields.pop("looks", {})
         asked = {"name": f"{name}-{seed}", "pace": pace, "looks": looks} | fields
         done = self.run("train", json.dumps(asked), "--json")
         return Taught(name, asked, done)

@@ -18,7 +18,7 @@ from backend.checks.docs import filled
 from backend.hardware import hardware
 from backend.trainway import NAME
 from benchmarks._bench import Bench
-from benchmarks._lessons import School, Taught, mean
+from benchmarks._lessons import LOOKS, School, Taught, mean
 from benchmarks._turns import Interrupted, throughput
 
 UPPER_HALF = {"switches": {"drop_layers": {"count": 4, "remove": "4-7"}}}
@@ -38,11 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=list(SECTIONS))
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each kind")
+    parser.add_argument("--questions", type=int, default=LOOKS["questions"], help="of the exam, at both ends")
     parser.add_argument("--into", type=Path, help="a Markdown file with markers for the tables")
     args = parser.parse_args()
     bench, parts = Bench("train"), {}
     with tempfile.TemporaryDirectory() as home:
-        school = School(Path(home))
+        school = School(Path(home), args.questions)
         for name in args.only:
             parts[name] = SECTIONS[name](bench, school, range(1, args.seeds + 1))
             print(f"\n{parts[name]}\n", flush=True)
