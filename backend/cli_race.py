@@ -142,17 +142,27 @@ def _read_data(what: str) -> dict[str, Any]:
             if what not in presets:
                 raise RecipeError("preset", what, f"one of {', '.join(presets)}", "Correct the preset's name.")
             return presets[what].race.model_dump(mode="json")
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError("recipe", what[:60], "JSON", f"Correct it: {error}.") from None
-    if not isinstance(data, dict):
-        raise RecipeError("recipe", what[:60], "a JSON object", "Write an object.")
+    data = json_object(text, "recipe", what)
     if "race" in data:
         return Preset.read(data).race.model_dump(mode="json")
     if "switches" in data:
         recipe = Recipe.read(data).model_dump(mode="json")
         return {"prompt": "Once there was a lantern in the harbor.", "variants": [recipe]}
+    return data
+
+
+def json_object(text: str, field: str, given: str) -> dict[str, Any]:
+    """The object that a text holds; `given` is what a person typed.
+
+    Raises:
+        RecipeError: for what is no JSON, or no object.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(field, given[:60], "JSON", f"Correct it: {error}.") from None
+    if not isinstance(data, dict):
+        raise RecipeError(field, given[:60], "a JSON object", "Write an object.")
     return data
 
 

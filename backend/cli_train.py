@@ -8,15 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from backend.cli_race import BAD_RECIPE, FINISHED, LANE_FAILED, a_worker, follow
+from backend.cli_race import BAD_RECIPE, FINISHED, LANE_FAILED, a_worker, follow, json_object
 from backend.journal import Journal
 from backend.recipe.base import RecipeError
 from backend.recipe.lesson import all_lessons
 from backend.recipe.training import Training
-from backend.trained import TrainedLane, TrainingView
+from backend.trained import STUDENT, TrainedLane, TrainingView
 from backend.trainingfolder import check_resumed
-
-NAME = "student"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +48,7 @@ def _read_data(what: str) -> dict[str, Any]:
         if not Path(what).is_file():
             raise RecipeError("training", what, f"a file, JSON, or one of {', '.join(lessons)}", "Correct the name.")
         text = Path(what).read_text(encoding="utf-8", errors="replace")
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError("training", what[:60], "JSON", f"Correct it: {error}.") from None
-    if not isinstance(data, dict):
-        raise RecipeError("training", what[:60], "a JSON object", "Write an object.")
+    data = json_object(text, "training", what)
     return dict(data["training"]) if "training" in data else data
 
 
@@ -96,7 +89,7 @@ def _on_ray(asked: Training, args: argparse.Namespace) -> int:
 
 def tell(view: TrainingView, asked: Training, as_json: bool) -> int:
     """Print what became of a training; the exit code."""
-    lane = view.lane(NAME)
+    lane = view.lane(STUDENT)
     print(json.dumps(report(view, asked), indent=2) if as_json else "\n".join(table(lane)))
     if view.card:
         print(f"headway: {RecipeError(**view.card)}", file=sys.stderr)
@@ -106,7 +99,7 @@ def tell(view: TrainingView, asked: Training, as_json: bool) -> int:
 
 def report(view: TrainingView, asked: Training) -> dict[str, Any]:
     """Everything that was measured, as plain data."""
-    lane = view.lane(NAME)
+    lane = view.lane(STUDENT)
     return {
         "state": view.state, "training": asked.model_dump(mode="json"), "opened": view.opened, "begun": lane.begun,
         "teacher": lane.teacher, "looks": lane.looks, "steps": lane.steps, "ended": lane.ended, "saved": lane.saved,

@@ -35,8 +35,11 @@ class Group:
         self.name = f"{GROUP}{process_name()}"
         self._beaten, self._shown = 0.0, ""
         self.beat()
-        job = journal.submit("train", asked.model_dump(mode="json"), owner="command line", worker=self.name)
-        self.job: Job = next(found for found in journal.jobs("train") if found.id == job)
+        number = journal.submit("train", asked.model_dump(mode="json"), owner="command line", worker=self.name)
+        job = journal.job(number)
+        if job is None:
+            raise RuntimeError(f"job {number} was just written and is not there")
+        self.job: Job = job
 
     def beat(self) -> None:
         """Say that the group lives, so that no worker takes its job up, and show how far it is."""

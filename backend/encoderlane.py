@@ -11,13 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.catalog import resolve
-from backend.engine.calibration import text_reader
+from backend.engine.calibration import give_text
 from backend.engine.change import change, load_for
 from backend.engine.encode import Batch, embed, embed_all, groups, make_batch, timed
 from backend.engine.encodingreceipt import encoder_receipt, watch
 from backend.engine.memory import MemoryMeter, device_memory, module_parameters, settle
 from backend.engine.text import encode
-from backend.journal import state_folder
 from backend.packedvectors import packed
 from backend.recipe.race import Race
 from backend.sentences import own_sentences
@@ -50,8 +49,7 @@ class EncoderLane:
         self.subject: Subject = load_for(self.race, self.recipe, ref, self._progress)
         text = held_out_text(ref).text[:SAMPLE_CHARACTERS]
         self.subject.sample_ids = encode(self.subject, text)[:SAMPLE_TOKENS]
-        self.subject.read_text = text_reader(self.subject, ref, SAMPLE_CHARACTERS)
-        self.subject.shelf = state_folder() / "calibrated"
+        give_text(self.subject, ref, SAMPLE_CHARACTERS)
         return {
             "parameters": module_parameters(self.subject.model),
             "scored": not self.subject.facts.random_weights,

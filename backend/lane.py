@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.catalog import resolve
-from backend.engine.calibration import text_reader
+from backend.engine.calibration import give_text
 from backend.engine.change import change, load_for
 from backend.engine.contexts import Contexts
 from backend.engine.decode import Decoder, Emission
@@ -29,7 +29,6 @@ from backend.engine.text import Pieces, encode
 from backend.engine.thinner import Thinner
 from backend.engine.timeline import Timeline
 from backend.engine.witness import witness
-from backend.journal import state_folder
 from backend.recipe.race import Race
 from backend.sources import source_code
 from backend.techniques.base import Subject
@@ -69,8 +68,7 @@ class Lane:
         scored = 8 * max(4096, self.race.measure.quality_tokens)  # characters
         held_out = encode(self.subject, text.text[:scored])
         self.subject.sample_ids = held_out[-512:]
-        self.subject.read_text = text_reader(self.subject, ref, scored)
-        self.subject.shelf = state_folder() / "calibrated"
+        give_text(self.subject, ref, scored)
         self.marker = Marker(self.subject, self.race, self.prompt, held_out, text, storyteller=ref.tells_stories)
         self.stopwatch = Stopwatch(self.subject, self.race, self.prompt, held_out, self.meter)
         if self.race.measure.budget_s:

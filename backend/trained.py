@@ -32,6 +32,8 @@ from typing import Any
 
 from backend.eventview import EventView
 
+STUDENT = "student"  # the one lane of a training
+
 
 @dataclass
 class TrainedLane:

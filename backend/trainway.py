@@ -16,10 +16,11 @@ from backend.hardware import hardware
 from backend.journal import Job, Journal, JournalFull
 from backend.recipe.base import RecipeError
 from backend.recipe.training import Training
+from backend.trained import STUDENT
 from backend.watch import Cancelled
 
+Told = tuple[str, str | None, dict[str, Any]]  # an event: kind, lane, data
 SLICE_S = 0.2
-NAME = "student"
 
 
 class Rested(Exception):
@@ -67,28 +68,29 @@ class Trainway:
         """
         self._beat()
         rests = self.journal.state(self.job) != "running"
-        if rests or self.journal.cancelled(self.job):
-            self.keep()
-        if self.journal.cancelled(self.job):
+        cancelled = self.journal.cancelled(self.job)
+        if not rests and not cancelled:
+            return
+        self.keep()
+        if cancelled:
             raise Cancelled
-        if rests:
-            self.stop()
-            self.journal.append(self.job, [("paused", None, {})])
-            raise Rested
+        self.stop()
+        self.journal.append(self.job, [("paused", None, {})])
+        raise Rested
 
     def keep(self) -> None:
         """Write a checkpoint now, where there is something to keep."""
         if self._lane is not None and self._worked_s:
             told = self._call("checkpoint")["told"]
-            self.journal.append(self.job, [(kind, NAME, data) for kind, data in told])
+            self.journal.append(self.job, [(kind, STUDENT, data) for kind, data in told])
 
     def _load(self) -> None:
-        head = {"lanes": {NAME: self.asked.label}, "model": self.asked.model, "name": self.asked.name}
+        head = {"lanes": {STUDENT: self.asked.label}, "model": self.asked.model, "name": self.asked.name}
         self.journal.append(self.job, [("opened", None, hardware() | head)])
-        self._lane = self._executor.start(NAME, self.asked.model_dump(mode="json"), "training")
+        self._lane = self._executor.start(STUDENT, self.asked.model_dump(mode="json"), "training")
         loaded = self._call("load")
         self._first = loaded["step"]
-        self.journal.append(self.job, [("begun", NAME, loaded)])
+        self.journal.append(self.job, [("begun", STUDENT, loaded)])
 
     def _call(self, verb: str, **arguments: Any) -> dict[str, Any]:
         if self._lane is None:
@@ -102,20 +104,14 @@ class Trainway:
             raise Cancelled
 
     def _hear(self, share: float, text: str) -> None:
-        self._phase("getting ready", share, 1.0, None, text)
+        self.journal.append(self.job, [_phase("getting ready", share, 1.0, None, text)])
 
     def _write(self, told: list[Any], step: int) -> None:
         """What happened in a turn, and how far it is."""
-        events: list[tuple[str, str | None, dict[str, Any]]] = [(kind, NAME, data) for kind, data in told]
-        if events:
-            self.journal.append(self.job, events)
-        done = step - self._first
-        eta = self._worked_s / done * (self.asked.steps - step) if done else None
-        self._phase("training", step, self.asked.steps, eta, f"step {step:,} of {self.asked.steps:,}")
-
-    def _phase(self, name: str, done: float, total: float, eta: float | None, text: str) -> None:
-        data = {"name": name, "done": done, "total": total, "eta_s": eta, "text": text}
-        self.journal.append(self.job, [("phase", NAME, data)])
+        events: list[Told] = [(kind, STUDENT, data) for kind, data in told]
+        done, steps = step - self._first, self.asked.steps
+        eta = self._worked_s / done * (steps - step) if done else None
+        self.journal.append(self.job, [*events, _phase("training", step, steps, eta, f"step {step:,} of {steps:,}")])
 
     def gave_way(self, seconds: float, waited_s: float) -> None:
         """Another job had the machine for so long, and waited so long for it."""
@@ -123,10 +119,10 @@ class Trainway:
         self.journal.append(self.job, [("gave_way", None, {"seconds": seconds, "waited_s": waited_s})])
 
     def _end(self, reply: dict[str, Any]) -> dict[str, float]:
-        self.journal.append(self.job, [("ended", NAME, {"step": reply["step"], "reason": reply["ended"]})])
-        self._phase("saving", 0.0, 1.0, None, "Saving the model")
+        ended: Told = ("ended", STUDENT, {"step": reply["step"], "reason": reply["ended"]})
+        self.journal.append(self.job, [ended, _phase("saving", 0.0, 1.0, None, "Saving the model")])
         saved = self._call("save")
-        self.journal.append(self.job, [("saved", NAME, saved)])
+        self.journal.append(self.job, [("saved", STUDENT, saved)])
         figures = {"trained_s": reply["spent_s"], "gave_way_s": self._gave_way_s}
         return {"wall_s": time.monotonic() - self._began} | figures
 
@@ -135,6 +131,10 @@ class Trainway:
         if self._lane is not None:
             self._lane.stop()
             self._lane = None
+
+
+def _phase(name: str, done: float, total: float, eta: float | None, text: str) -> Told:
+    return "phase", STUDENT, {"name": name, "done": done, "total": total, "eta_s": eta, "text": text}
 
 
 class Trainings:
@@ -186,7 +186,7 @@ class Trainings:
 
     def _lost(self, death: LaneDied) -> RecipeError:
         if self._job is not None:
-            self._journal.append(self._job.id, [("lane_failed", NAME, death.event | {"phase": "training"})])
+            self._journal.append(self._job.id, [("lane_failed", STUDENT, death.event | {"phase": "training"})])
         remedy = f"{death.event['remedy']} Resume goes on from the last checkpoint."
         return RecipeError("training", death.event["cause"], death.event["detail"], remedy)
 

@@ -17,9 +17,9 @@ from backend.executors.local import LocalExecutor
 from backend.journal import Journal
 from backend.metrics import Ratio, paired_ratio
 from backend.recipe.training import Training
-from backend.trained import TrainingView
+from backend.trained import STUDENT, TrainingView
 from backend.trainlane import TrainLane
-from backend.trainway import NAME, Trainway
+from backend.trainway import Trainway
 
 ROUNDS = 8
 ROUND_STEPS = 12
@@ -27,7 +27,7 @@ WATCH = """
 import sys, time
 from pathlib import Path
 from backend.journal import Journal
-from backend.trained import TrainingView
+from backend.trained import STUDENT, TrainingView
 view = TrainingView()
 with Journal(Path(sys.argv[1])) as journal:
     while True:
@@ -131,7 +131,7 @@ class Interrupted:
         """Until it has gone on so often, or has ended."""
         while True:
             view.apply_all(self.journal.events(job, view.last_id))
-            lane = view.lane(NAME)
+            lane = view.lane(STUDENT)
             if (went_on is not None and lane.step and len(lane.notes) >= went_on) or self.journal.state(job) in (
                 "finished",
                 "failed",

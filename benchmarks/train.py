@@ -16,7 +16,7 @@ from typing import Any
 
 from backend.checks.docs import filled
 from backend.hardware import hardware
-from backend.trainway import NAME
+from backend.trained import STUDENT
 from benchmarks._bench import Bench
 from benchmarks._lessons import LOOKS, School, Taught, mean
 from benchmarks._turns import Interrupted, throughput
@@ -161,7 +161,7 @@ def interruptions(bench: Bench, school: School, seeds: range) -> str:
     looks = FEW | {"checkpoint_s": 2.0}
     whole = school.run("train", json.dumps(short | {"name": "whole", "looks": looks}), "--json")
     killed = Interrupted(school.home, school.environment).run(short | {"name": "killed", "looks": looks}, KILLS)
-    lane = killed.lane(NAME)
+    lane = killed.lane(STUDENT)
     bench.check("kills after which it went on", len(lane.notes), at_least=KILLS)
     apart = abs(lane.looks[-1]["loss"] - whole["looks"][-1]["loss"])
     bench.check("final loss of the killed run less that of the unkilled one, nats", apart, at_most=1e-3)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backend.engine.text import encode
+from backend.journal import state_folder
 from backend.modelref import ModelRef
 from backend.techniques.base import CalibrationText, Subject
 from backend.texts import held_out_text
@@ -26,4 +27,11 @@ def text_reader(subject: Subject, ref: ModelRef, scored_characters: int) -> Call
         ids = encode(subject, found.text[begin : begin + CHARACTERS * tokens])
         return CalibrationText(ids[:tokens], found.source)
 
+    return read
+
+
+def give_text(subject: Subject, ref: ModelRef, scored_characters: int) -> Callable[[str, int], CalibrationText]:
+    """Let switches calibrate on a subject: its reader of text, and the shelf on which what they compute is kept."""
+    subject.shelf = state_folder() / "calibrated"
+    subject.read_text = read = text_reader(subject, ref, scored_characters)
     return read

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from backend.recipe.base import Config, RecipeError
+from backend.recipe.base import Config
 from backend.recipe.facts import ModelFacts
+from backend.recipe.kinds import import_all, note_kind, read_kind
 
 if TYPE_CHECKING:
     from backend.recipe.training import Training
@@ -28,10 +27,7 @@ class Method(Config):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if cls.kind:
-            known = _METHODS.setdefault(cls.kind, cls)
-            if known.__qualname__ != cls.__qualname__:
-                raise TypeError(f"two methods are called {cls.kind!r}: {known} and {cls}")
+        note_kind(_METHODS, cls, cls.kind, "methods")
 
     @property
     def label(self) -> str:
@@ -64,8 +60,7 @@ def all_methods() -> dict[str, type[Method]]:
     """Every method by its kind. A new file in `methods/` is found by itself."""
     from backend.recipe import methods
 
-    for module in pkgutil.iter_modules(methods.__path__):
-        importlib.import_module(f"{methods.__name__}.{module.name}")
+    import_all(methods)
     return dict(sorted(_METHODS.items()))
 
 
@@ -75,7 +70,4 @@ def read_method(kind: str, fields: Any) -> Method:
     Raises:
         RecipeError: for a kind that nobody registered, or a field that does not fit.
     """
-    known = all_methods()
-    if kind not in known:
-        raise RecipeError(f"methods.{kind}", kind, f"one of {', '.join(known)}", "Correct the method's name.")
-    return known[kind].read(fields, where=f"methods.{kind}")
+    return read_kind(all_methods(), kind, fields, "methods", "Correct the method's name.")

@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
+from backend.recipe.kinds import read_each
 from backend.recipe.switch import ONE_OF, Switch, read_switch
 
 
@@ -25,9 +26,7 @@ class Recipe(Config):
     @field_validator("switches", mode="before")
     @classmethod
     def _read_switches(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise RecipeError("switches", value, "an object of switches by kind", 'Write {"int8_weight_only": {}}.')
-        return {k: v if isinstance(v, Switch) else read_switch(k, v) for k, v in value.items()}
+        return read_each(value, Switch, read_switch, "switches", '{"int8_weight_only": {}}')
 
     @field_serializer("switches")
     def _write_switches(self, value: dict[str, Switch]) -> dict[str, dict[str, Any]]:

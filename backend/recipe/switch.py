@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from enum import StrEnum
 from functools import cache
 from typing import Any, ClassVar
 
-from backend.recipe.base import Config, RecipeError
+from backend.recipe.base import Config
 from backend.recipe.facts import ModelFacts
+from backend.recipe.kinds import import_all, note_kind, read_kind
 from backend.recipe.stores import Ground, Store, Stored, Zeros
 
 
@@ -63,10 +62,7 @@ class Switch(Config):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if cls.kind:
-            known = _SWITCHES.setdefault(cls.kind, cls)
-            if known.__qualname__ != cls.__qualname__:
-                raise TypeError(f"two switches are called {cls.kind!r}: {known} and {cls}")
+        note_kind(_SWITCHES, cls, cls.kind, "switches")
 
     @property
     def label(self) -> str:
@@ -159,8 +155,7 @@ def all_switches() -> dict[str, type[Switch]]:
     """Every switch by its kind, in pipeline order. A new file in `switches/` is found by itself."""
     from backend.recipe import switches
 
-    for module in pkgutil.iter_modules(switches.__path__):
-        importlib.import_module(f"{switches.__name__}.{module.name}")
+    import_all(switches)
     groups = list(Group)
     return dict(sorted(_SWITCHES.items(), key=lambda item: (groups.index(item[1].group), item[1].order, item[0])))
 
@@ -171,7 +166,4 @@ def read_switch(kind: str, fields: Any, where: str = "switches") -> Switch:
     Raises:
         RecipeError: for a kind that nobody registered, or a field that does not fit.
     """
-    known = all_switches()
-    if kind not in known:
-        raise RecipeError(f"{where}.{kind}", kind, f"one of {', '.join(known)}", "Correct the name of the switch.")
-    return known[kind].read(fields, where=f"{where}.{kind}")
+    return read_kind(all_switches(), kind, fields, where, "Correct the name of the switch.")

@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
+from backend.recipe.kinds import read_each
 from backend.recipe.losses import Losses
 from backend.recipe.method import Method, read_method
 from backend.recipe.race import Race
@@ -93,9 +94,7 @@ class Training(Config):
     @field_validator("methods", mode="before")
     @classmethod
     def _read_methods(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise RecipeError("methods", value, "an object of methods by kind", 'Write {"lora": {}}.')
-        return {k: v if isinstance(v, Method) else read_method(k, v) for k, v in value.items()}
+        return read_each(value, Method, read_method, "methods", '{"lora": {}}')
 
     @field_serializer("methods")
     def _write_methods(self, value: dict[str, Method]) -> dict[str, dict[str, Any]]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
+from backend.recipe.base import Config
 from backend.recipe.method import Method
 from backend.recipe.training import Training
 from backend.techniques.base import Subject
-
-T = TypeVar("T", bound=type)
+from backend.techniques.registry import Registry
 
 
 @dataclass
@@ -65,29 +61,13 @@ class Coach:
         """Leave a plain model behind: merge, convert, take off what only training needs."""
 
 
-_COACHES: dict[type[Method], Coach] = {}
+_COACHES: Registry[Coach] = Registry("coach", "backend.techniques.train")
+coach = _COACHES.answers
 
 
-def coach(method: type[Method]) -> Callable[[T], T]:
-    """Class decorator: this coach answers that method."""
-
-    def register(cls: T) -> T:
-        if method in _COACHES:
-            raise TypeError(f"{method.kind} has a coach already")
-        _COACHES[method] = cls()
-        return cls
-
-    return register
-
-
-@cache
-def all_coaches() -> dict[type[Method], Coach]:
+def all_coaches() -> dict[type[Config], Coach]:
     """Every coach by the method class that asks for it."""
-    from backend.techniques import train
-
-    for module in pkgutil.walk_packages(train.__path__, f"{train.__name__}."):
-        importlib.import_module(module.name)
-    return dict(_COACHES)
+    return _COACHES.all
 
 
 def coaches_of(asked: Training) -> list[tuple[Coach, Method]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
 from backend.encodingview import EncodingLane, EncodingView
+from backend.recipe.base import Config, RecipeError
 from backend.replay import LaneView, RaceView
 from backend.serving.view import ServedView, ServingView
 from backend.ui import words
@@ -16,6 +17,8 @@ from backend.ui.measured import draw_suspicions
 from backend.ui.no_effect import alarms
 from backend.ui.palette import look
 from backend.ui.text import plain, short
+
+C = TypeVar("C", bound=Config)
 
 
 def error_card(card: dict[str, str], title: str = "This cannot be raced as it stands") -> None:
@@ -26,6 +29,15 @@ def error_card(card: dict[str, str], title: str = "This cannot be raced as it st
         f"Field: **{plain(card['field'])}**  \nGiven: {value or 'nothing'}  \n"
         f"Allowed: {plain(card['allowed'])}  \nWhat to do: {plain(card['remedy'])}"
     )
+
+
+def order_or_card(spec: dict[str, Any], cls: type[C]) -> C | None:
+    """What a job asked for; None, and a card, where another version wrote it."""
+    try:
+        return cls.read(spec)
+    except RecipeError as error:
+        error_card(error.card(), "This was asked for in another version")
+        return None
 
 
 def failure_cards(view: RaceView | EncodingView | ServingView) -> None:

@@ -38,6 +38,22 @@ def open_bench(journal: Journal) -> Callable[..., AppTest]:
 
 
 @pytest.fixture
+def open_at(journal: Journal) -> Callable[[str], Callable[..., AppTest]]:
+    """What opens the page of a name; keyword arguments are the address's parameters."""
+
+    def opens(page: str) -> Callable[..., AppTest]:
+        def open_page(**params: str) -> AppTest:
+            app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+            for name, value in params.items():
+                app.query_params[name] = value
+            return app.switch_page(f"pages/{page}.py").run()
+
+        return open_page
+
+    return opens
+
+
+@pytest.fixture
 def inspection(journal: Journal) -> int:
     """An inspection of a race, both at their end."""
     race = staged.race().model_dump(mode="json")
@@ -49,12 +65,7 @@ def inspection(journal: Journal) -> int:
 
 
 @pytest.fixture
-def open_page(inspection: int) -> Callable[[], AppTest]:
+def open_page(inspection: int, open_at: Callable[[str], Callable[..., AppTest]]) -> Callable[[], AppTest]:
     """Opens that inspection."""
 
-    def page() -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-        app.query_params["inspect"] = str(inspection)
-        return app.switch_page("pages/inspect.py").run()
-
-    return page
+    return lambda: open_at("inspect")(inspect=str(inspection))

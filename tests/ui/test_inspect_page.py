@@ -22,16 +22,9 @@ Open = Callable[..., AppTest]
 
 
 @pytest.fixture
-def open_inspect(journal: Journal) -> Open:
+def open_inspect(open_at: Callable[..., Open]) -> Open:
     """Opens the page; keyword arguments are the address's parameters."""
-
-    def open_page(**params: str) -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-        for name, value in params.items():
-            app.query_params[name] = value
-        return app.switch_page("pages/inspect.py").run()
-
-    return open_page
+    return open_at("inspect")
 
 
 def a_race(journal: Journal, until: str = "finished") -> int:

@@ -24,16 +24,9 @@ Open = Callable[..., AppTest]
 
 
 @pytest.fixture
-def open_serve(journal: Journal) -> Open:
+def open_serve(open_at: Callable[..., Open]) -> Open:
     """Opens the page; keyword arguments are the address's parameters."""
-
-    def open_page(**params: str) -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-        for name, value in params.items():
-            app.query_params[name] = value
-        return app.switch_page("pages/serve.py").run()
-
-    return open_page
+    return open_at("serve")
 
 
 def a_serving(journal: Journal, until: str = "finished") -> int:

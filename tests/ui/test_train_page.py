@@ -30,16 +30,9 @@ MARKUP = "The <b>map</b> is **in** the $garden$."
 
 
 @pytest.fixture
-def open_train(journal: Journal) -> Open:
+def open_train(open_at: Callable[..., Open]) -> Open:
     """Opens the page; keyword arguments are the address's parameters."""
-
-    def open_page(**params: str) -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-        for name, value in params.items():
-            app.query_params[name] = value
-        return app.switch_page("pages/train.py").run()
-
-    return open_page
+    return open_at("train")
 
 
 def asked(**changes: Any) -> Training:

@@ -71,6 +71,15 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.cpu().contiguous() for name, value in found.items()}
 
 
+@torch.no_grad()
+def fill(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Put the numbers that `weights_of` gave into the model's own tensors; those, by name."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, value in weights.items():
+        own[name].copy_(value)
+    return own
+
+
 def _moments(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What the optimizer holds, as `parameter's name:moment`."""
     names: dict[torch.Tensor, str] = {value: name for name, value in model.named_parameters()}
@@ -108,10 +117,7 @@ def _fill(
     weights: dict[str, torch.Tensor],
     moments: dict[str, torch.Tensor],
 ) -> None:
-    own = dict(model.named_parameters()) | dict(model.named_buffers())
-    with torch.no_grad():
-        for name, value in weights.items():
-            own[name].copy_(value)
+    own = fill(model, weights)
     for key, value in moments.items():
         name, _, moment = key.rpartition(":")
         parameter = own[name]

@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from backend.catalog import model_facts, resolve
-from backend.engine.calibration import text_reader
+from backend.engine.calibration import give_text
 from backend.engine.change import change, load_for
 from backend.engine.load import load
 from backend.engine.memory import MemoryMeter, module_parameters
-from backend.engine.training.checkpoint import weights_of
+from backend.engine.training.checkpoint import fill, weights_of
 from backend.engine.training.layermap import ORIGIN, note_origin
-from backend.journal import state_folder
 from backend.modelref import ModelRef
 from backend.parts import pruned
 from backend.recipe.base import RecipeError
@@ -106,9 +105,8 @@ class Pairs:
         ref = resolve(asked.smaller or asked.model, None if asked.smaller else asked.revision)
         device = getattr(asked.student.get("device"), "name", None)
         subject = load(ref, device=device, dtype=torch.float32, trust_remote_code=asked.trust_remote_code)
-        subject.read_text = text_reader(subject, ref, SCORED)
-        subject.sample_ids = (subject.read_text("", 512)).ids if subject.tokenizer else []
-        subject.shelf = state_folder() / "calibrated"
+        read = give_text(subject, ref, SCORED)
+        subject.sample_ids = read("", 512).ids if subject.tokenizer else []
         subject.notes[ORIGIN] = list(range(subject.facts.layers))
         return subject
 
@@ -121,10 +119,7 @@ class Pairs:
             remedy = f"Remove the folder {self._folder} to begin anew."
             allowed = f"weights of stage {stage + 1} that can be read: {error}"
             raise RecipeError("name", self._asked.name, allowed, remedy) from error
-        own = dict(subject.model.named_parameters()) | dict(subject.model.named_buffers())
-        with torch.no_grad():
-            for name, value in weights.items():
-                own[name].copy_(value)
+        fill(subject.model, weights)
         subject.model.eval().requires_grad_(False)
         return subject
 

@@ -33,7 +33,6 @@ class Documents:
     training: Iterator[str]
     held_out: list[str]
     source: str
-    endless: bool = False
 
 
 def digest(document: str) -> bytes:
@@ -59,7 +58,7 @@ def read_documents(ref: ModelRef, text: str, seed: int) -> Documents:
     if ref.tells_stories:
         told, kept = stories(seed % FIRST_HELD_OUT), stories(HELD_OUT_SEED)
         held = [END + next(kept) for _ in range(200)]
-        return Documents((END + story for story in told), held, "stories told while it trains", endless=True)
+        return Documents((END + story for story in told), held, "stories told while it trains")
     english = reference_english()
     held, rest = english[:RACED_CHARACTERS].split("\n\n"), english[RACED_CHARACTERS:].split("\n\n")
     return Documents(iter(rest[1:]), held, "English of the Python language reference, but for what races score")

@@ -142,7 +142,7 @@ class Trainer:
     def _move(self, step: int) -> float:
         rate = rate_at(self.pupil.asked, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("share", 1.0)
+            group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from backend.journal import Job
-from backend.recipe.base import RecipeError
 from backend.recipe.serving import Serving
 from backend.serving.view import ServedView, ServingView
-from backend.ui.cards import error_card, failure_cards
+from backend.ui.cards import error_card, failure_cards, order_or_card
 from backend.ui.figures import seconds
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.inspect.plot import Chart
@@ -25,10 +24,8 @@ STATES = {
 
 def draw_served(job: Job, view: ServingView) -> None:
     """All that there is to show so far."""
-    try:
-        asked = Serving.read(job.spec)
-    except RecipeError as error:
-        error_card(error.card(), "This was asked for in another version")
+    asked = order_or_card(job.spec, Serving)
+    if asked is None:
         return
     if job.ended:
         _draw_end(job, view, asked)

@@ -8,8 +8,8 @@ from backend.journal import Job
 from backend.recipe.base import RecipeError
 from backend.recipe.race import Race
 from backend.recipe.training import Training
-from backend.trained import TrainedLane, TrainingView
-from backend.ui.cards import error_card
+from backend.trained import STUDENT, TrainedLane, TrainingView
+from backend.ui.cards import error_card, order_or_card
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.inspect.handover import open_bench
 from backend.ui.inspect.plot import Chart
@@ -18,7 +18,6 @@ from backend.ui.text import plain
 from backend.ui.train import address, curves, exports, names, racing, words
 from backend.ui.train.bars import draw_bars
 
-STUDENT = "student"
 STATES = {
     "finished": "Finished",
     "cancelled": "Cancelled. What was measured until then stands below",
@@ -34,10 +33,8 @@ MEMORY = {
 
 def draw_trained(job: Job, view: TrainingView) -> None:
     """All that there is to show so far."""
-    try:
-        asked = Training.read(job.spec)
-    except RecipeError as error:
-        error_card(error.card(), "This was asked for in another version")
+    asked = order_or_card(job.spec, Training)
+    if asked is None:
         return
     lane = view.lane(STUDENT)
     if job.ended:

@@ -7,7 +7,7 @@ import streamlit as st
 from backend.devices import devices
 from backend.journal import Job
 from backend.recipe.training import Training
-from backend.trained import TrainingView
+from backend.trained import STUDENT, TrainingView
 from backend.ui import desk
 from backend.ui.cards import error_card
 from backend.ui.inspect.running import draw_cancellable
@@ -16,7 +16,7 @@ from backend.ui.text import plain
 from backend.ui.train import address, form
 from backend.ui.train.address import ADDRESS
 from backend.ui.train.forecast import draw_forecast
-from backend.ui.train.live import STUDENT, draw_trained
+from backend.ui.train.live import draw_trained
 from backend.ui.train.runs import draw_runs, draw_sweep
 
 SLOW_S, FAST_S = 1.0, 0.2  # where the training computes on the CPU, a redrawing takes its milliseconds from it

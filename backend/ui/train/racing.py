@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.recipe.switches.trained import Trained
 from backend.recipe.training import Training
 from backend.ui.bench import PLAIN
 from backend.ui.models import examples_for
 
-NAME = "trained"  # the switch that puts a model in the lane of another
+NAME = Trained.kind
 
 
 def race_data(asked: Training) -> dict[str, Any]:

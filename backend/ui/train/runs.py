@@ -10,7 +10,7 @@ from backend.journal import Job
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.attention import KVHeads
 from backend.recipe.training import Training
-from backend.trained import TrainedLane, TrainingView
+from backend.trained import STUDENT, TrainedLane, TrainingView
 from backend.ui import desk
 from backend.ui.figures import count, share, three
 from backend.ui.form.options import fitting
@@ -21,7 +21,6 @@ from backend.ui.train import curves, form, names
 from backend.ui.train.address import ADDRESS
 
 SHOWN = 50  # in the table
-STUDENT = "student"
 READ = ("begun", "looked")  # kinds of events that a curve needs
 
 

@@ -7,41 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from backend.engine.training.checkpoint import read_checkpoint, write_checkpoint
-from backend.engine.training.text import Windows
-from backend.engine.training.trainer import Trainer
 from backend.parts import pruned
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.method import read_method
-from backend.recipe.training import Training
 from backend.techniques.base import Subject
-from backend.techniques.coach import Pupil
-from backend.techniques.registry import apply_switch
 from backend.techniques.train.lora import adapted
 from backend.trainforecast import forecast_training
+from tests.techniques.train.learning import trainer, training
 
 PRUNED = {"switches": {"prune_heads": {"ratio": 0.25}, "prune_neurons": {"ratio": 0.25}}}
-
-
-def training(methods: dict[str, Any], **fields: Any) -> Training:
-    pace = {"tokens": 8 * 256, "batch": 8, "length": 32, "rate": 0.01, "precision": "fp32"} | fields.pop("pace", {})
-    losses = {"logits": 0.0, "labels": 1.0}
-    return Training.read({"name": "try", "methods": methods, "pace": pace, "losses": losses} | fields)
-
-
-def trainer(subject: Subject, asked: Training) -> Trainer:
-    """A trainer on text that can be learned: each token follows from the one before."""
-    for switch in asked.student.pipeline:
-        apply_switch(subject, switch)
-    tokens = (np.arange(4000, dtype=np.int32) * 7) % 61 + 1
-    return Trainer(Pupil(subject, None, asked), Windows(tokens, asked.pace.length, 1), torch.float32)
 
 
 @pytest.mark.parametrize("shape", ["llama", "gqa", "gemma", "moe"])

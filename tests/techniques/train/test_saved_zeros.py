@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -16,14 +15,11 @@ from backend.engine.change import change
 from backend.engine.load import load
 from backend.engine.memory import MemoryMeter
 from backend.engine.saved.write import write_saved_model
-from backend.engine.training.text import Windows
-from backend.engine.training.trainer import Trainer
 from backend.recipe.recipe import Recipe
-from backend.recipe.training import Training
 from backend.techniques.base import Subject
-from backend.techniques.coach import Pupil
 from backend.techniques.registry import read_back
 from backend.techniques.train.thinning import matrices
+from tests.techniques.train.learning import trainer, training
 
 METHODS: dict[str, dict[str, Any]] = {
     "gradual_magnitude": {"sparsity": 0.9, "end": 0.75, "every": 2},
@@ -32,17 +28,10 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def trained(subject: Subject, kind: str) -> Subject:
-    asked = Training.read({
-        "name": "try",
-        "methods": {kind: METHODS[kind]},
-        "losses": {"logits": 0.0, "labels": 1.0},
-        "pace": {"tokens": 4 * 256, "batch": 8, "length": 32, "rate": 0.01, "precision": "fp32"},
-    })  # fmt: skip
-    tokens = (np.arange(4000, dtype=np.int32) * 7) % 61 + 1
-    trainer = Trainer(Pupil(subject, None, asked), Windows(tokens, 32, 1), torch.float32)
+    run = trainer(subject, training({kind: METHODS[kind]}, pace={"tokens": 4 * 256}))
     for _ in range(4):
-        trainer.step()
-    trainer.finish()
+        run.step()
+    run.finish()
     return subject
 
 

@@ -6,41 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from backend.engine.training.checkpoint import read_checkpoint, write_checkpoint
-from backend.engine.training.text import Windows
-from backend.engine.training.trainer import Trainer
 from backend.recipe.base import RecipeError
 from backend.recipe.method import read_method
 from backend.recipe.methods.gradual_magnitude import GradualMagnitude
 from backend.recipe.methods.movement import Movement
 from backend.recipe.switch import read_switch
-from backend.recipe.training import Training
 from backend.techniques.base import Subject
 from backend.techniques.coach import Pupil, all_coaches
 from backend.techniques.registry import apply_switch, read_back
 from backend.techniques.train.movement import ASIDE, SCORES
 from backend.techniques.train.thinning import KEPT, least, matrices, sparsity, thinned
 from backend.trainforecast import forecast_training
+from tests.techniques.train.learning import trainer, training
 
 KINDS = ("gradual_magnitude", "movement")
 QUICK = {"sparsity": 0.6, "begin": 0.0, "end": 0.75, "every": 2}
-
-
-def training(methods: dict[str, Any], **fields: Any) -> Training:
-    pace = {"tokens": 8 * 256, "batch": 8, "length": 32, "rate": 0.01, "precision": "fp32"}
-    losses = {"logits": 0.0, "labels": 1.0}
-    return Training.read({"name": "try", "methods": methods, "pace": pace, "losses": losses} | fields)
-
-
-def trainer(subject: Subject, asked: Training) -> Trainer:
-    for switch in asked.student.pipeline:
-        apply_switch(subject, switch)
-    tokens = (np.arange(4000, dtype=np.int32) * 7) % 61 + 1
-    return Trainer(Pupil(subject, None, asked), Windows(tokens, asked.pace.length, 1), torch.float32)
 
 
 def zeros_of(subject: Subject) -> list[float]:
