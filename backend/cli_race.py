@@ -179,7 +179,7 @@ def follow(journal: Journal, job: int, view: EventView[Any]) -> None:
     while True:
         state = journal.job(job)
         view.apply_all(journal.events(job, view.last_id))
-        shown = _show(view.phase, shown)
+        shown = show(view.phase, shown)
         if state is None or state.ended:
             if shown:
                 print(file=sys.stderr)
@@ -187,7 +187,7 @@ def follow(journal: Journal, job: int, view: EventView[Any]) -> None:
         time.sleep(0.2)
 
 
-def _show(phase: dict[str, Any], shown: str) -> str:
+def show(phase: dict[str, Any], shown: str) -> str:
     """Write the phase over the last line on a terminal; in a file, one line a phase. Returns what stands there."""
     if not phase:
         return shown

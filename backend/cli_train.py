@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         asked = read_training(args.what, args)
         if step := check_resumed(asked):
             print(f"{asked.name} goes on after step {step:,} of {asked.steps:,}.", file=sys.stderr)
+        if args.ray is not None:
+            return _on_ray(asked, args)
     except RecipeError as error:
         print(f"headway: {error}", file=sys.stderr)
         return BAD_RECIPE
@@ -76,8 +78,26 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             journal.cancel(job)
             follow(journal, job, view)
+    return tell(view, asked, args.json)
+
+
+def _on_ray(asked: Training, args: argparse.Namespace) -> int:
+    """Train on a Ray cluster.
+
+    Raises:
+        RecipeError: when Ray is not here, or has not so much.
+    """
+    from backend.cli_traingroup import bear
+    from backend.executors.raycluster import RayExecutor  # brings torch
+
+    with RayExecutor(asked, args.ray) as executor:
+        return bear(asked, executor, args.json)
+
+
+def tell(view: TrainingView, asked: Training, as_json: bool) -> int:
+    """Print what became of a training; the exit code."""
     lane = view.lane(NAME)
-    print(json.dumps(report(view, asked), indent=2) if args.json else "\n".join(table(lane)))
+    print(json.dumps(report(view, asked), indent=2) if as_json else "\n".join(table(lane)))
     if view.card:
         print(f"headway: {RecipeError(**view.card)}", file=sys.stderr)
         return LANE_FAILED if lane.steps else BAD_RECIPE
@@ -96,7 +116,7 @@ def report(view: TrainingView, asked: Training) -> dict[str, Any]:
 
 def table(lane: TrainedLane) -> list[str]:
     """One line a look."""
-    every = ("loss", "kld", "top1", "accuracy", "cosine", "ranks", "grades")
+    every = ("loss", "kld", "top1", "accepted", "accuracy", "cosine", "ranks", "grades")
     columns = [name for name in every if any(name in look for look in [lane.teacher, *lane.looks])]
     lines = [f"{'step':>10}" + "".join(f"{column:>12}" for column in columns)]
     rows = [("teacher", lane.teacher)] if lane.teacher else []
@@ -114,6 +134,8 @@ def main() -> int:
     """Train: exit 0 when it is done, 2 for a recipe that cannot be, 3 when it ended before."""
     parser = argparse.ArgumentParser(prog="python -m backend train", description=main.__doc__)
     add_arguments(parser)
+    where = "train in N processes of a Ray cluster: the one at RAY_ADDRESS, or one on this machine"
+    parser.add_argument("--ray", type=int, metavar="N", help=where)
     return run(parser.parse_args())
 
 

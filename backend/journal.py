@@ -11,49 +11,18 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.journal_file import JournalFull, JournalInUse, connect, writing
+from backend.journal_rows import ENDED, Event, Job
 
-__all__ = ["Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
+__all__ = ["ENDED", "Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
 # Kinds that use the whole machine, and so wait for one another.
 IN_TURN = ("race", "inspect", "encode", "save", "thin", "context", "serve")
-ENDED = ("finished", "cancelled", "failed")
 RESERVE_BYTES = 512 * 1024  # kept free so that a full disk can still be written down
+GROUP = "group "  # begins the name of processes that train together, with no worker
 STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened in a job: `lane` is None where it concerns them all."""
-
-    id: int
-    job: int
-    at: float  # unix seconds
-    kind: str
-    lane: str | None
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One order: `spec` is the plain data of a race or of another kind of work."""
-
-    id: int
-    created: float
-    kind: str
-    owner: str
-    spec: dict[str, Any]
-    state: str  # queued, running, paused, finished, cancelled, failed
-    cancel: bool
-    finished: float | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in ENDED
 
 
 def state_folder() -> Path:
@@ -94,12 +63,13 @@ class Journal:
 
     # What a page does
 
-    def submit(self, kind: str, spec: dict[str, Any], owner: str = "") -> int:
-        """Queue a job and return its id."""
+    def submit(self, kind: str, spec: dict[str, Any], owner: str = "", worker: str | None = None) -> int:
+        """Queue a job and return its id; with `worker` it is that one's at once, and nobody else's."""
+        now, state = time.time(), "running" if worker else "queued"
         with writing(self.db):
             row = self.db.execute(
-                "INSERT INTO jobs (created, kind, owner, spec) VALUES (?, ?, ?, ?)",
-                (time.time(), kind, owner, json.dumps(spec)),
+                "INSERT INTO jobs (created, kind, owner, spec, state, worker, heartbeat) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (now, kind, owner, json.dumps(spec), state, worker, now if worker else None),
             )
         return int(row.lastrowid or 0)
 
@@ -179,10 +149,13 @@ class Journal:
         query = f"SELECT count(*) FROM jobs WHERE id<? AND state IN ('queued', 'running') AND kind IN ({_marks(kinds)})"
         return int(self.db.execute(query, (job, *kinds)).fetchone()[0])
 
-    def workers(self) -> list[str]:
-        """Names of the workers that beat within the last STALE_S seconds; none means that nobody takes jobs."""
+    def workers(self, groups: bool = False) -> list[str]:
+        """Names of the workers that beat within the last STALE_S seconds; none means that nobody takes jobs.
+
+        Groups of processes that bear one training beat too; they take no other job.
+        """
         rows = self.db.execute("SELECT name FROM workers WHERE at>?", (time.time() - STALE_S,))
-        return [row[0] for row in rows]
+        return [row[0] for row in rows if groups or not row[0].startswith(GROUP)]
 
     # What a worker does
 

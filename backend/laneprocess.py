@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 from backend.recipe.base import RecipeError
 from backend.recipe.training import LaneTask
 from backend.tether import die_with_parent
+
+Progress = Callable[[float, str], None]
 
 
 def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTask = "decoder") -> None:
@@ -18,9 +21,20 @@ def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTas
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its lanes itself
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+    answer_verbs(connection, lambda: _lane_class(task)(name, spec, teller(connection)))
+
+
+def teller(connection: Connection) -> Progress:
+    """What sends progress to the other side."""
+
     def progress(share: float, text: str) -> None:
         connection.send(("progress", {"share": share, "text": text}))
 
+    return progress
+
+
+def answer_verbs(connection: Connection, make: Callable[[], Any]) -> None:
+    """Answer until the other side closes. The lane is made at the first verb: it may refuse."""
     lane: Any = None
     while True:
         try:
@@ -29,7 +43,7 @@ def serve(connection: Connection, name: str, spec: dict[str, Any], task: LaneTas
             return
         try:
             if lane is None:
-                lane = _lane_class(task)(name, spec, progress)
+                lane = make()
             reply = ("done", lane.answer(verb, arguments))
         except RecipeError as error:
             reply = ("refused", error.card())

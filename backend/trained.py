@@ -10,8 +10,8 @@ Events of a training (kind, lane, data):
     staged             student  as begun: the next stage of a progressive distillation
     stepped            student  number, loss, parts: {loss: nats}, rate, norm, told: {name: value}, seconds, stage,
                                 memory: {weights_bytes, gradient_bytes, optimizer_bytes, peak_bytes}   one a step
-    looked             student  who (student or teacher), step, stage, loss, tokens, kld, top1, accuracy, sample; of an
-                                encoder cosine, ranks, grades, neighbours, sentences
+    looked             student  who (student or teacher), step, stage, loss, tokens, kld, top1, accepted, accuracy,
+                                sample; of an encoder cosine, ranks, grades, neighbours, sentences
     checkpointed       student  step, bytes, seconds
     checkpoint_failed  student  step, card
     not_finite         student  step, loss

@@ -11,7 +11,7 @@ from backend.parts import pruned
 from backend.processmemory import process_bytes
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
-from backend.recipe.training import Training
+from backend.recipe.training import Pace, Training
 
 # As measured on an x86 processor: fp32 numbers of the width of the hidden state that a layer keeps for its gradient.
 KEPT_FP32, KEPT_BF16 = 20, 11
@@ -38,10 +38,10 @@ class TrainForecast:
         return held + self.activation_bytes + self.process_bytes + self.method_bytes
 
 
-def low_precision(asked: Training, facts: ModelFacts) -> bool:
+def low_precision(pace: Pace, gpu: bool) -> bool:
     """Whether a training multiplies in bf16: where it is asked for, or is fast."""
-    fast = facts.has_gpu or "amx_bf16" in cpu_flags()
-    return asked.pace.precision == "bf16" or (asked.pace.precision == "auto" and fast)
+    fast = gpu or "amx_bf16" in cpu_flags()
+    return pace.precision == "bf16" or (pace.precision == "auto" and fast)
 
 
 def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -> TrainForecast:
@@ -57,7 +57,7 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
     shares = [share for method in asked.methods.values() if (share := method.trained_share(left)) is not None]
     trained = round(weights * min(shares, default=1.0))
     call = asked.pace.step_tokens // asked.pace.accumulate
-    low = low_precision(asked, facts)
+    low = low_precision(asked.pace, facts.has_gpu)
     layer = 4 * ((KEPT_BF16 if low else KEPT_FP32) * left.hidden + 4 * left.ffn)
     again = asked.pace.checkpointing
     layers = min(left.layers, COMPUTED_AGAIN) if again else left.layers

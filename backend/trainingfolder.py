@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -67,5 +68,7 @@ def keep_recipe(asked: Training) -> Path:
     """Write down whose checkpoints will lie in the folder; the folder."""
     folder = training_folder(asked.name)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE).write_text(json.dumps(asked.model_dump(mode="json"), indent=1), encoding="utf-8")
+    part = folder / f"{RECIPE}.{os.getpid()}"  # several processes may train together, and read what another writes
+    part.write_text(json.dumps(asked.model_dump(mode="json"), indent=1), encoding="utf-8")
+    part.replace(folder / RECIPE)
     return folder

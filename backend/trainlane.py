@@ -21,6 +21,7 @@ from backend.engine.training.checkpoint import read_checkpoint
 from backend.engine.training.keeper import Keeper, Told
 from backend.engine.training.look import look
 from backend.engine.training.pair import Pairs, check_stages
+from backend.engine.training.replicas import ALONE, Replicas
 from backend.engine.training.text import Lesson, read_documents, read_lesson
 from backend.engine.training.trainer import NotFinite, Trainer, numbers
 from backend.recipe.base import RecipeError
@@ -37,12 +38,14 @@ Progress = Callable[[float, str], None]
 class TrainLane:
     """One training and how far it is. Its methods are verbs."""
 
-    def __init__(self, _: str, spec: dict[str, Any], progress: Progress) -> None:
+    def __init__(self, _: str, spec: dict[str, Any], progress: Progress, replicas: Replicas = ALONE) -> None:
+        self.replicas = replicas
         self.meter = MemoryMeter()
         self.asked = Training.read(spec)
         self._progress = progress
         self._told: list[Told] = []
         self._spent, self._best, self._idle_looks = 0.0, float("inf"), 0
+        self._looked = -1  # the step at which the student was last looked at
         self._ended, self._gained_nothing = "", ""
 
     def answer(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +66,7 @@ class TrainLane:
         asked.check(facts)
         smaller = model_facts(resolve(asked.smaller)) if asked.smaller else facts
         check_stages(asked, facts)
-        check_training_memory(asked, facts, smaller)
+        check_training_memory(self.replicas.part(asked), facts, smaller)
         self._folder = training_folder(asked.name)
         self._keeper = Keeper(self._folder, asked.looks.checkpoint_s)
         self._pairs = Pairs(asked, ref, self._folder, self._progress, self.meter)
@@ -88,7 +91,8 @@ class TrainLane:
         """Of the stage: its own schedule, on text behind that of the stages before."""
         asked, pair = self.asked.at(self.stage), self._pair
         first = sum(self.asked.stage_steps[: self.stage])
-        return Trainer(Pupil(pair.student, pair.teacher, asked), self.lesson.training, numbers(self.asked.pace), first)
+        pupil = Pupil(pair.student, pair.teacher, asked)
+        return Trainer(pupil, self.lesson.training, numbers(self.asked.pace), first, self.replicas)
 
     @property
     def step(self) -> int:
@@ -99,7 +103,7 @@ class TrainLane:
         state = read_checkpoint(self._folder, self.asked, self.trainer.kept, self.trainer.optimizer)
         if state is not None:
             self.trainer.done, self._spent = state["step"] - self.trainer.first, state["spent_s"]
-            self._best, self._idle_looks = state["best"], state["idle_looks"]
+            self._best, self._idle_looks, self._looked = state["best"], state["idle_looks"], state["looked"]
 
     def _head(self) -> dict[str, Any]:
         """What stands at the head of a training."""
@@ -150,17 +154,15 @@ class TrainLane:
     def _one_stage(self) -> Iterator[None]:
         trainer, every = self.trainer, self.asked.look_every
         steps = trainer.pupil.steps
-        if trainer.done == 0:
-            yield from self._look("student", self._pair.student)
-        while trainer.done < steps and not self._gained_nothing:
+        while True:
+            due = trainer.done % every == 0 or trainer.done == steps
+            if due and self._looked != self.step:  # who was killed or paused before a look that was due looks now
+                yield from self._look("student", self._pair.student)
+            if trainer.done == steps or self._gained_nothing:
+                return
             self._step()
             yield
-            if self._keeper.due:
-                self._told.append(self._checkpoint())
-            if trainer.done % every == 0 and trainer.done < steps:
-                yield from self._look("student", self._pair.student)
-        if trainer.done == steps:
-            yield from self._look("student", self._pair.student)
+            self._checkpoint_when_due()
 
     def _next_stage(self) -> None:
         """Keep what was trained, and begin with the next student; a checkpoint is written, so that a kill finds it.
@@ -177,7 +179,7 @@ class TrainLane:
         self._pair = self._pairs.make(self.stage)
         self._parameters = module_parameters(self._pair.student.model)
         self.trainer = self._new_trainer()
-        self._best, self._idle_looks, self._gained_nothing = float("inf"), 0, ""
+        self._best, self._idle_looks, self._looked, self._gained_nothing = float("inf"), 0, -1, ""
         self._told += [("staged", self._head()), self._checkpoint()]
 
     def _step(self) -> None:
@@ -204,6 +206,7 @@ class TrainLane:
         if who == "student":
             subject.model.train()
             self._judge(found)
+            self._looked = self.step
         self._told.append(("looked", {"who": who, "step": self.step, "stage": self.stage} | found))
 
     def _judge(self, found: dict[str, Any]) -> None:
@@ -218,6 +221,10 @@ class TrainLane:
 
     # Keeping
 
+    def _checkpoint_when_due(self) -> None:
+        if self._keeper.due:
+            self._told.append(self._checkpoint())
+
     def checkpoint(self) -> dict[str, Any]:
         """Write one now."""
         return {"told": [self._checkpoint()]}
@@ -225,7 +232,7 @@ class TrainLane:
     def _checkpoint(self) -> Told:
         state = {
             "step": self.step, "stage": self.stage, "spent_s": self._spent, "best": self._best,
-            "idle_looks": self._idle_looks, "key": self.asked.key,
+            "idle_looks": self._idle_looks, "looked": self._looked, "key": self.asked.key,
         }  # fmt: skip
         return self._keeper.write(self.trainer, state)
 

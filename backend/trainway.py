@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from backend.executors.local import LaneDied, LocalExecutor, LocalLane
+from backend.executors.executor import Executor, Lane
+from backend.executors.local import LaneDied
 from backend.hardware import hardware
 from backend.journal import Job, Journal, JournalFull
 from backend.recipe.base import RecipeError
@@ -29,11 +30,11 @@ class Trainway:
     """The way of one training into the journal, a turn at a time."""
 
     def __init__(
-        self, journal: Journal, job: int, asked: Training, executor: LocalExecutor, beat: Callable[[], None]
+        self, journal: Journal, job: int, asked: Training, executor: Executor, beat: Callable[[], None]
     ) -> None:
         self.journal, self.job, self.asked = journal, job, asked
         self._executor, self._beat = executor, beat
-        self._lane: LocalLane | None = None
+        self._lane: Lane | None = None
         self._began = time.monotonic()
         self._first, self._worked_s = 0, 0.0
         self._gave_way_s = 0.0
@@ -139,7 +140,7 @@ class Trainway:
 class Trainings:
     """The training in hand, if any: the worker gives it every turn that nobody else wants."""
 
-    def __init__(self, journal: Journal, name: str, executor: LocalExecutor, beat: Callable[[], None]) -> None:
+    def __init__(self, journal: Journal, name: str, executor: Executor, beat: Callable[[], None]) -> None:
         self._journal, self._name = journal, name
         self._executor, self._beat = executor, beat
         self._job: Job | None = None
@@ -150,6 +151,10 @@ class Trainings:
         if self._job is None:
             self._job = self._journal.claim(self._name, "train")
         return self._job
+
+    def take(self, job: Job) -> None:
+        """This job and no other, which whoever calls has claimed."""
+        self._job = job
 
     def turn(self) -> dict[str, float] | None:
         """One turn of the job in hand: None while there is more to do, figures at its end.

@@ -90,9 +90,10 @@ def uptraining(bench: Bench, school: School, seeds: range) -> str:
 def quantization(bench: Bench, school: School, seeds: range) -> str:
     """Few bits: post-training against training with them in mind, the same grid. The row of the cut is the former."""
     parts = []
-    for bits in (4, 3, 2):
+    for bits in (3, 2):
         kind = f"int{bits}, trained with its levels in mind"
-        fields: dict[str, Any] = {"methods": {"qat": {"bits": bits}}, "pace": {"rate": 5e-4}}
+        grid = {"bits": bits, "symmetric": True, "group_size": 128}
+        fields: dict[str, Any] = {"methods": {"qat": grid}, "pace": {"rate": 1e-4, "tokens": 100_000}}
         made = {kind: [school.teach(f"qat{bits}", seed, **fields) for seed in seeds]}
         share, low, high = mean(made[kind], "perplexity")
         lost = math.exp(made[kind][0].first["loss"] - made[kind][0].teacher["loss"])
@@ -134,7 +135,7 @@ def healing(bench: Bench, school: School, seeds: range) -> str:
     """30% of heads and neurons pruned: healed in full, and by LoRA."""
     kinds: dict[str, dict[str, Any]] = {
         "healed in full": {},
-        "healed by LoRA": {"methods": {"lora": {}}, "pace": {"rate": 3e-3}},
+        "healed by LoRA": {"methods": {"lora": {"rank": 32, "alpha": 64}}, "pace": {"rate": 4e-3}},
     }
     made = {
         kind: [school.teach(kind.replace(" ", "-"), seed, student=HEADS_AND_NEURONS, **fields) for seed in seeds]

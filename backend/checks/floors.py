@@ -24,6 +24,7 @@ FLOORS = {
     "backend.cli_save": 9,
     "backend.cli_serve": 9,
     "backend.cli_train": 9,
+    "backend.cli_traingroup": 9,
     "backend.up": 9,
     "backend.child": 9,
     "app": 8,
@@ -49,6 +50,7 @@ FLOORS = {
     "backend.lane": 4,
     "backend.encoderlane": 4,
     "backend.trainlane": 4,
+    "backend.traingroup": 4,  # a training lane in each of several processes
     "backend.saving": 4,  # a lane that is loaded, changed and written down
     "backend.engine": 3,
     "backend.techniques": 2,
@@ -56,7 +58,16 @@ FLOORS = {
     "backend.recipe": 0,
 }
 PAGE_SIDE = (
-    *("app", "pages", "backend.ui", "backend.recipe", "backend.journal", "backend.journal_file", "backend.replay"),
+    *(
+        "app",
+        "pages",
+        "backend.ui",
+        "backend.recipe",
+        "backend.journal",
+        "backend.journal_file",
+        "backend.journal_rows",
+        "backend.replay",
+    ),
     *("backend.forecast", "backend.catalog", "backend.metrics", "backend.verdict"),
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),

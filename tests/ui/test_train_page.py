@@ -111,7 +111,7 @@ def test_at_first_it_says_what_to_do_and_is_ready_to_train(open_train: Open, jou
     app = open_train()
     assert not app.exception
     assert "Press Train: the student is made from the model on the left" in shown(app)
-    assert "4 layers fewer, trained: 293 steps of 1,024 tokens, 300k in all." in shown(app)
+    assert "4 layers fewer, chosen, trained: 293 steps of 1,024 tokens, 300k in all." in shown(app)
     assert any("predicted" in one.label and "Memory" in one.label for one in app.expander)
     button(app, "Train").click().run()
     job = journal.jobs(kind="train")[0]
@@ -123,12 +123,12 @@ def test_what_the_form_changes_is_what_is_trained(open_train: Open, journal: Jou
     app = open_train()
     next(one for one in app.number_input if one.label == "tokens to train on").set_value(5000).run()
     next(one for one in app.number_input if one.label == "rate").set_value(0.0003).run()
-    next(one for one in app.slider if one.label == "count").set_value(2).run()
+    next(one for one in app.slider if one.label == "count").set_value(5).run()
     next(one for one in app.text_input if one.label == "Name of the result").set_value("mine").run()
     button(app, "Train").click().run()
     spec = Training.read(journal.jobs(kind="train")[0].spec)
     assert (spec.name, spec.pace.tokens, spec.pace.rate) == ("mine", 5000, 0.0003)
-    assert spec.student.label == "2 layers fewer"
+    assert spec.student.label == "5 layers fewer"
 
 
 def test_the_form_of_the_bench_stays_its_own(open_train: Open) -> None:

@@ -28,8 +28,9 @@ def look(student: Subject, teacher: Subject | None, text: Text, looks: Looks, ex
     """Look piece by piece, so that whoever waits for the machine gets it in between.
 
     Returns:
-        loss in nats; beside a teacher kld (nats) and top1; of a storyteller accuracy; a sample text. Of an encoder
-        what `look_encoder` finds.
+        loss in nats; beside a teacher kld (nats), top1, and accepted: the share of its guesses that the teacher would
+        keep if the student were its draft (Leviathan et al. 2023, alpha); of a storyteller accuracy; a sample text.
+        Of an encoder what `look_encoder` finds.
     """
     if isinstance(text, SentenceRows):
         return (yield from look_encoder(student, teacher))
@@ -64,7 +65,7 @@ def _window(student: Subject, teacher: Subject | None, ids: list[int]) -> dict[s
     if teacher is None:
         return {"loss": loss}
     theirs = _logits(teacher, ids)
-    sums = {"kld": 0.0, "top1": 0.0}
+    sums, accepted = {"kld": 0.0, "top1": 0.0}, 0.0
     for start in range(0, len(next_ids), ROWS):
         rows = slice(start, start + ROWS)
         width = min(ours.shape[-1], theirs.shape[-1])
@@ -72,7 +73,8 @@ def _window(student: Subject, teacher: Subject | None, ids: list[int]) -> dict[s
         found = compare(base, ours[rows, :width], next_ids[rows])
         for name in sums:
             sums[name] += sum(found[name])
-    return {"loss": loss} | {name: value / len(next_ids) for name, value in sums.items()}
+        accepted += torch.minimum(base.exp(), torch.softmax(ours[rows, :width], dim=-1)).sum().item()
+    return {"loss": loss} | {name: value / len(next_ids) for name, value in (sums | {"accepted": accepted}).items()}
 
 
 def _logits(subject: Subject, ids: list[int]) -> Tensor:

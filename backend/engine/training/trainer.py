@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from backend.engine.training.objective import Objective
+from backend.engine.training.replicas import ALONE, Replicas
 from backend.engine.training.sentences import BLANK
 from backend.engine.training.text import Text
-from backend.hardware import cpu_flags
 from backend.recipe.training import Pace, Training
 from backend.techniques.base import tensor_bytes
 from backend.techniques.coach import Pupil, coaches_of
+from backend.trainforecast import low_precision
 
 
 class NotFinite(Exception):
@@ -55,8 +56,10 @@ class Trainer:
     `first` is how many steps other trainers have taken of the same text: the batches behind theirs are read.
     """
 
-    def __init__(self, pupil: Pupil, windows: Text, dtype: torch.dtype, first: int = 0) -> None:
-        self.pupil, self.windows = pupil, windows
+    def __init__(
+        self, pupil: Pupil, windows: Text, dtype: torch.dtype, first: int = 0, replicas: Replicas = ALONE
+    ) -> None:
+        self.pupil, self.windows, self.replicas = pupil, windows, replicas
         self.done, self.first = 0, first  # steps
         self._coaches = coaches_of(pupil.asked)
         self._low = torch.autocast(pupil.subject.device.type, dtype) if dtype != torch.float32 else nullcontext()
@@ -91,16 +94,19 @@ class Trainer:
         """Learn from the next batch.
 
         Raises:
-            NotFinite: before the weights have moved.
+            NotFinite: before the weights have moved; in every process of several.
         """
+        self.replicas.go_on()
         asked, step = self.pupil.asked, self.done
         sums: dict[str, Tensor] = {}
-        for ids in self._batch(step).chunk(asked.pace.accumulate):
+        for ids in self.replicas.own(self._batch(step)).chunk(asked.pace.accumulate):
             parts = self._losses(ids)
             total = self._weighted(parts) / asked.pace.accumulate
             total.backward()
             for name, value in (parts | {"": total * asked.pace.accumulate}).items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / asked.pace.accumulate
+        self.replicas.average_gradients(self.trained.values())
+        sums = self.replicas.average(sums)
         for coach, method in self._coaches:
             coach.before_step(self.pupil, method, step)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), asked.pace.clip)
@@ -115,9 +121,8 @@ class Trainer:
         """The windows (B, T + 1) of a step, as the methods make them; of an encoder sentences (B, T)."""
         pace = self.pupil.asked.pace
         ids = self.windows.batch(step + self.first, pace.batch).to(self.pupil.subject.device)
-        torch.manual_seed(
-            pace.seed * 1_000_003 + step + self.first
-        )  # whatever is drawn in a step is drawn again after a kill
+        # Whatever is drawn in a step is drawn again after a kill.
+        torch.manual_seed(pace.seed * 1_000_003 + step + self.first)
         for coach, method in self._coaches:
             ids = coach.batch(self.pupil, method, ids, step)
         return ids
@@ -174,9 +179,7 @@ class Trainer:
 
 def numbers(pace: Pace) -> torch.dtype:
     """The arithmetic's numbers: bf16 where it is asked for, or is fast."""
-    fast = torch.cuda.is_available() or "amx_bf16" in cpu_flags()
-    low = pace.precision == "bf16" or (pace.precision == "auto" and fast)
-    return torch.bfloat16 if low else torch.float32
+    return torch.bfloat16 if low_precision(pace, torch.cuda.is_available()) else torch.float32
 
 
 def _optimizer(model: nn.Module, asked: Training) -> torch.optim.AdamW:

@@ -19,8 +19,12 @@ X = "tokens trained on"
 STUDENT, TEACHER = look("A"), look("base")
 ORDER = (STUDENT, look("B"), look("C"), TEACHER)
 DASHES = ("solid", "dash", "dot", "dashdot")
-SHARES = {"top1": "top-1", "accuracy": "accuracy"}  # of a look, all on one axis from 0 to 1
-UNPLOTTED = ("step", "tokens", "loss", "kld", *SHARES)
+SHARES = {
+    "top1": "top-1",
+    "accepted": "accepted as a draft",
+    "accuracy": "accuracy",
+}  # of a look, all on one axis from 0 to 1
+UNPLOTTED = ("step", "stage", "tokens", "sentences", "loss", "kld", *SHARES)
 
 
 class Line(NamedTuple):
@@ -41,7 +45,8 @@ def in_order(number: int) -> Look:
 
 def quality(lane: TrainedLane, dark: bool, end: float) -> list[Chart]:
     """What the looks saw on held-out text; a plot without figures says so."""
-    charts = [_kld(lane, dark, end), _held_out(lane, dark, end), _shares(lane, dark, end)]
+    encoder = any("sentences" in look for look in lane.looks)
+    charts = [] if encoder else [_kld(lane, dark, end), _held_out(lane, dark, end), _shares(lane, dark, end)]
     others = [key for key in (lane.looks[-1] if lane.looks else {}) if key not in UNPLOTTED and _numeric(lane, key)]
     return charts + [_looked(lane, key, dark, end) for key in others]
 

@@ -144,8 +144,13 @@ def _draw_part(part: str) -> None:
 
 def _draw_fields(part: str, names: tuple[str, ...]) -> None:
     for name in names:
-        title = TITLES.get(f"{part}.{name}", name.replace("_", " "))
-        draw_field(f"{part}.{name}", title, PARTS[part].model_fields[name])
+        title, field = TITLES.get(f"{part}.{name}", name.replace("_", " ")), PARTS[part].model_fields[name]
+        if isinstance(field.default, tuple):  # several things of many fields each: no widget holds them
+            held = sheet().get(f"{part}.{name}") or ()
+            said = f"{len(held)} {title}" if held else f"No {title}"
+            st.caption(f"{said}: they are set in the recipe as JSON, below, or by a preset.")
+            continue
+        draw_field(f"{part}.{name}", title, field)
 
 
 def draw_json(asked: Training | None) -> None:

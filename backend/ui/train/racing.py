@@ -18,7 +18,9 @@ def race_data(asked: Training) -> dict[str, Any]:
         converted |= getattr(method, "conversion", {})
     switches = asked.student.model_dump(mode="json")["switches"]
     before = {NAME: {"name": asked.smaller}} | switches if asked.smaller else switches
-    variants = [before | converted, {NAME: {"name": asked.name}} | converted]
+    made_of_another = asked.stages.assistants and asked.stages.made_from == "before"  # no recipe makes it untrained
+    untrained = {} if made_of_another else before | converted
+    variants = [untrained, {NAME: {"name": asked.name}} | converted]
     return {
         "model": asked.model,
         "revision": asked.revision,

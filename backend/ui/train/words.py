@@ -10,11 +10,15 @@ from backend.trained import TrainedLane, TrainingView
 from backend.ui.figures import count, seconds, share, size, three
 
 NO_GAIN = 0.005  # a share recovered below this is no gain
-COLUMNS = {"loss": "loss, nats", "kld": "KLD, nats", "top1": "top-1", "accuracy": "accuracy"}
-SHARES = ("top1", "accuracy")
+COLUMNS = {
+    "loss": "loss, nats", "kld": "KLD, nats", "top1": "top-1", "accepted": "accepted", "accuracy": "accuracy",
+    "cosine": "cosine", "ranks": "rank correlation",
+}  # fmt: skip
+SHARES = ("top1", "accepted", "accuracy")
 TERMS = (
     "Loss: cross-entropy on held-out text. KLD: how far the next-token distribution is from the teacher's. Top-1: how "
-    "often both name the same next token. Recovered: the share of the first look's KLD that is gone, or without a "
+    "often both name the same next token. Accepted: the share of its guesses that the teacher would keep, were the "
+    "student its draft. Recovered: the share of the first look's KLD that is gone, or without a "
     "KLD of its loss above the teacher's."
 )
 
@@ -53,11 +57,12 @@ def _quality(lane: TrainedLane, asked: Training) -> str:
     first, last = lane.looks[0], lane.looks[-1]
     told = []
     for key, title in COLUMNS.items():
-        if key in first and key in last:
+        if key in first and key in last and not (key == "loss" and "cosine" in last):  # which is 1 - cosine there
             teacher = f" (teacher {_figure(key, lane.teacher[key])})" if key in lane.teacher else ""
             told.append(f"{title.partition(',')[0]} {_figure(key, first[key])} to {_figure(key, last[key])}{teacher}")
     asks = f", accuracy on {asked.looks.questions} questions" if "accuracy" in last else ""
-    return f"On {last['tokens']:,} held-out tokens{asks}: {'; '.join(told)}."
+    text = f"{last['tokens']:,} held-out tokens" if "tokens" in last else f"{last['sentences']} sentences"
+    return f"On {text}{asks}: {'; '.join(told)}."
 
 
 def _figure(key: str, value: float) -> str:
@@ -118,7 +123,9 @@ def text_line(lane: TrainedLane) -> str:
 
 def rows(lane: TrainedLane) -> Iterator[dict[str, Any]]:
     """The table of looks: the teacher, then the student at every look."""
-    shown = [key for key in COLUMNS if any(key in look for look in (lane.teacher, *lane.looks))]
+    seen = (lane.teacher, *lane.looks)
+    encoder = any("sentences" in look for look in seen)
+    shown = [key for key in COLUMNS if any(key in look for look in seen) and not (encoder and key == "loss")]
     for who, look in [*([("teacher", lane.teacher)] if lane.teacher else []), *(("student", k) for k in lane.looks)]:
         tokens = look["step"] * lane.begun.get("step_tokens", 0)
         head = {"who": who, "step": f"{look['step']:,}", "trained on": count(tokens) if who == "student" else ""}

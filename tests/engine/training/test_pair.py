@@ -113,8 +113,7 @@ def test_a_student_made_out_of_the_assistant_has_its_weights(lane: Lane, deep: P
     assert all(torch.equal(teacher[name], value) for name, value in kept.items())
 
 
-@pytest.mark.parametrize("at", [2, 6, 9])
-@pytest.mark.parametrize("made_from", ["original", "before"])
+@pytest.mark.parametrize(("at", "made_from"), [(2, "original"), (6, "before"), (9, "before")])
 def test_killed_in_any_stage_it_goes_on_as_if_it_had_not_been(at: int, made_from: str, lane: Lane, deep: Path) -> None:
     counts = [1, 2, 3] if made_from == "original" else [1, 1, 1]
     recipes = [{"switches": {"drop_layers": {"count": count}}} for count in counts]

@@ -19,6 +19,7 @@ from backend.engine.training.look import look
 from backend.engine.training.text import Windows
 from backend.engine.training.trainer import Trainer
 from backend.recipe.base import RecipeError
+from backend.recipe.losses import Losses
 from backend.recipe.methods.qat import Qat
 from backend.recipe.switch import read_switch
 from backend.recipe.training import Looks, Training
@@ -156,12 +157,12 @@ def test_zeros_stay_beside_a_symmetric_grid(tiny_llama: Subject) -> None:
     switch = read_switch("magnitude", {"ratio": 0.5})
     apply_switch(tiny_llama, switch)
     student, _ = pupil(tiny_llama, {"bits": 4, "symmetric": True}, {"magnitude": {"ratio": 0.5}})
+    student.asked = student.asked.model_copy(update={"losses": Losses(logits=0.0, labels=1.0)})
     tokens = np.random.default_rng(3).integers(0, 256, 2000).astype(np.int32)
     trainer = Trainer(student, Windows(tokens, student.asked.pace.length, 1), torch.float32)
     layer: Any = tiny_llama.model.get_submodule("model.layers.0.mlp.up_proj")
     there = layer.weight != 0
     assert there.float().mean() == pytest.approx(0.5, abs=0.01)
-    student.asked = Training.read({"name": "x", "losses": {"logits": 0, "labels": 1}, "pace": {"tokens": 1024}})
     trainer.step()
     assert not layer.rounded[~there].any()
 
