@@ -125,17 +125,17 @@ class Pairs:
 
 
 def check_pair(student: Subject, teacher: Subject, asked: Training) -> None:
-    """Refuse a pair that cannot learn from one another.
+    """Refuse a pair that cannot learn from one another, or cannot be compared.
 
     Raises:
-        RecipeError: for a student that is larger, does another task, or reads other tokens.
+        RecipeError: for a student that is larger than who teaches it, does another task, or reads other tokens.
     """
     ours, theirs = module_parameters(student.model), module_parameters(teacher.model)
     name = asked.smaller or asked.model
     if student.facts.task != teacher.facts.task:
         remedy = "Choose another student."
         raise RecipeError("smaller", f"{name}, an {student.facts.task}", f"a {teacher.facts.task}", remedy)
-    if ours > theirs:
+    if ours > theirs and asked.losses.taught:
         value = f"{name}, {ours / 1e6:.1f}M parameters"
         remedy = "Exchange the two, or train on labels alone (losses.logits 0)."
         raise RecipeError("smaller", value, f"at most the teacher's {theirs / 1e6:.1f}M", remedy)
@@ -143,7 +143,7 @@ def check_pair(student: Subject, teacher: Subject, asked: Training) -> None:
         return
     if student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
         allowed = f"a model with the tokenizer of {asked.model}"
-        raise RecipeError("smaller", name, allowed, "Choose another student, or train on labels alone.")
+        raise RecipeError("smaller", name, allowed, "Choose another student, or train it on labels alone.")
 
 
 def check_stages(asked: Training, facts: ModelFacts) -> None:

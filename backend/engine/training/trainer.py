@@ -65,12 +65,12 @@ class Trainer:
         self._low = torch.autocast(pupil.subject.device.type, dtype) if dtype != torch.float32 else nullcontext()
         model: Any = pupil.subject.model
         model.requires_grad_(True).train()
+        self.objective = Objective(pupil.asked.losses, pupil.subject, pupil.teacher, pupil.asked.pace.seed)
         for coach, method in self._coaches:
             coach.begin(pupil, method)
         if pupil.asked.pace.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self._zeros = _zeros(pupil)
-        self.objective = Objective(pupil.asked.losses, pupil.subject, pupil.teacher, pupil.asked.pace.seed)
         self.optimizer = _optimizer(self.kept, pupil.asked)
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from backend.recipe.facts import ModelFacts
 from backend.recipe.method import Method
+
+if TYPE_CHECKING:
+    from backend.recipe.training import Training
 
 
 class OnPolicy(Method):
@@ -33,3 +36,9 @@ class OnPolicy(Method):
     def refuse(self, facts: ModelFacts) -> str | None:
         """The reason why a model cannot be trained so, or None."""
         return "a decoder: an encoder writes nothing" if facts.task == "encoder" else None
+
+    def unfit(self, asked: Training) -> str | None:
+        """What would have to be otherwise in the rest of the training for it to be part of it, or None."""
+        if not asked.losses.logits:
+            return "a weight for losses.logits: a teacher scores what the student writes"
+        return "losses.labels of 0: the student's own words are no labels" if asked.losses.labels else None

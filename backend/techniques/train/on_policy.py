@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from backend.recipe.base import RecipeError
 from backend.recipe.methods.on_policy import OnPolicy
 from backend.techniques.base import Subject
 from backend.techniques.coach import Coach, Pupil, coach
@@ -17,20 +16,6 @@ OWN = "on_policy_share"  # of the tokens of the last batch, as noted for the liv
 @coach(OnPolicy)
 class OnPolicyText(Coach):
     """On-policy distillation: Agarwal et al. 2024, algorithm 1; the trainer's losses are the divergence."""
-
-    def begin(self, pupil: Pupil, method: OnPolicy) -> None:
-        """Refuse what would teach the student its own mistakes.
-
-        Raises:
-            RecipeError: without a teacher, or with labels, which its own words are not.
-        """
-        losses = pupil.asked.losses
-        if not losses.logits:
-            remedy = "Give losses.logits a weight, or leave on_policy out."
-            raise RecipeError("losses.logits", losses.logits, "a teacher that scores what is written", remedy)
-        if losses.labels:
-            remedy = "Set losses.labels to 0, or leave on_policy out."
-            raise RecipeError("losses.labels", losses.labels, "0: the student's own words are no labels", remedy)
 
     def batch(self, pupil: Pupil, method: OnPolicy, ids: Tensor, step: int) -> Tensor:
         """The text's tokens, or from a place on the student's own. The trainer has seeded what is drawn here."""
