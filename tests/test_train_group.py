@@ -113,6 +113,7 @@ def test_two_processes_of_a_launcher_make_the_model_that_one_makes(
     assert_same(tmp_path, alone)
 
 
+@pytest.mark.alone  # Ray gives up where its own processes do not start within 30 s
 @pytest.mark.skipif(NO_RAY, reason="RAY IS NOT INSTALLED: the cluster of two workers was not tried")
 def test_a_ray_cluster_of_two_workers_makes_the_model_that_one_makes(
     tmp_path: Path, tiny_folder: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
