@@ -121,10 +121,13 @@ def test_a_ray_cluster_of_two_workers_makes_the_model_that_one_makes(
     from backend.executors.raycluster import RayExecutor
 
     monkeypatch.setenv("HEADWAY_HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     asked = Training.read(recipe(tiny_folder))
     with pytest.raises(RecipeError, match=r"a multiple of 3 x 1"):
         RayExecutor(asked, 3)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(RecipeError, match="no cluster 127"):
+        RayExecutor(asked, 2)
+    monkeypatch.delenv("RAY_ADDRESS")
     with RayExecutor(asked, 2) as executor:
         assert bear(asked, executor, as_json=True) == FINISHED
     assert_same(tmp_path, alone)

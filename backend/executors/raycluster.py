@@ -11,6 +11,7 @@ from backend.engine import quiet  # noqa: F401  before torch
 import importlib
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from backend.recipe.training import LaneTask, Training
 from backend.traingroup import GroupLane, follow
 
 PIP = "pip install ray==2.60.0"
+KNOCK_S = 5.0
 START_S = 300.0  # for Ray to start the processes
 END_S = 60.0  # for them to end by themselves
 
@@ -54,6 +56,7 @@ class RayExecutor:
 
     def _connect(self) -> None:
         try:
+            _knock(os.environ.get("RAY_ADDRESS", ""))
             self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # Ray raises a bare one where it waited in vain
             where = os.environ.get("RAY_ADDRESS", "on this machine")
@@ -166,6 +169,17 @@ def _process(config: dict[str, Any]) -> None:
                 answer_verbs(connection, lambda: lane)
         finally:
             lane.leave()
+
+
+def _knock(address: str) -> None:
+    """See in seconds whether anybody listens at host:port: Ray itself would try for minutes.
+
+    Raises:
+        OSError: when nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK_S).close()
 
 
 def part_of_ray(module: str) -> Any:
