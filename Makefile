@@ -15,10 +15,11 @@ help: ## this list
 run: $(RUN_READY) ## set up what is missing, start Headway and print its address (ARGS="--port N")
 	@exec $(BIN)/python -m backend up $(ARGS)
 
-# One thread each, so two run beside each other; what times or weighs has the machine to itself.
+# One thread each, and many wait for processes of their own: three run beside each other on two cores. What times or
+# weighs has the machine to itself.
 test: $(DEV_READY) browser ## every test, those in a browser included (with ARGS only what they name)
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest -m "not alone and not real" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not alone and not real" -n 3 --dist worksteal
 	$(BIN)/python -m pytest -m "real and not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 else

@@ -11,6 +11,7 @@ page = st.navigation(
     [
         st.Page("pages/bench.py", title="Bench", default=True),
         st.Page("pages/inspect.py", title="Inspect"),
+        st.Page("pages/train.py", title="Train"),
         st.Page("pages/serve.py", title="Serve"),
         st.Page("pages/history.py", title="History"),
     ],

@@ -116,7 +116,8 @@ def report(view: TrainingView, asked: Training) -> dict[str, Any]:
 
 def table(lane: TrainedLane) -> list[str]:
     """One line a look."""
-    columns = ("loss", "kld", "top1", "accuracy")
+    every = ("loss", "kld", "top1", "accepted", "accuracy", "cosine", "ranks", "grades")
+    columns = [name for name in every if any(name in look for look in [lane.teacher, *lane.looks])]
     lines = [f"{'step':>10}" + "".join(f"{column:>12}" for column in columns)]
     rows = [("teacher", lane.teacher)] if lane.teacher else []
     for who, found in [*rows, *((f"{look['step']:,}", look) for look in lane.looks)]:

@@ -16,13 +16,15 @@ from contextlib import contextmanager
 
 from backend import cli_train
 from backend.cli_race import BAD_RECIPE, FINISHED, show
+from backend.ending import end_well
 from backend.executors.executor import Executor
 from backend.journal import GROUP, Job, Journal
 from backend.recipe.base import RecipeError
 from backend.recipe.training import Training
 from backend.trained import TrainingView
 from backend.trainway import Trainings
-from backend.worker import BEAT_S, end_well, process_name
+from backend.worker import BEAT_S
+from backend.workername import process_name
 
 
 class Group:

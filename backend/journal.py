@@ -11,50 +11,18 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.journal_file import JournalFull, JournalInUse, connect, writing
+from backend.journal_rows import ENDED, Event, Job
 
-__all__ = ["Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
+__all__ = ["ENDED", "Event", "Job", "Journal", "JournalFull", "JournalInUse", "state_folder"]
 # Kinds that use the whole machine, and so wait for one another.
 IN_TURN = ("race", "inspect", "encode", "save", "thin", "context", "serve")
-ENDED = ("finished", "cancelled", "failed")
 RESERVE_BYTES = 512 * 1024  # kept free so that a full disk can still be written down
 GROUP = "group "  # begins the name of processes that train together, with no worker
 STALE_S = 15.0  # a running job whose worker was silent this long has lost its worker
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened in a job: `lane` is None where it concerns them all."""
-
-    id: int
-    job: int
-    at: float  # unix seconds
-    kind: str
-    lane: str | None
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One order: `spec` is the plain data of a race or of another kind of work."""
-
-    id: int
-    created: float
-    kind: str
-    owner: str
-    spec: dict[str, Any]
-    state: str  # queued, running, paused, finished, cancelled, failed
-    cancel: bool
-    finished: float | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in ENDED
 
 
 def state_folder() -> Path:
@@ -133,6 +101,13 @@ class Journal:
             "SELECT id, job, at, kind, lane, data FROM events WHERE job=? AND id>? ORDER BY id", (job, after)
         )
         return [_event(row) for row in rows]
+
+    def events_of(self, job: int, kinds: tuple[str, ...]) -> list[Event]:
+        """The events of a job that are of these kinds, in order: a curve of looks does not read every step."""
+        query = (
+            f"SELECT id, job, at, kind, lane, data FROM events WHERE job=? AND kind IN ({_marks(kinds)}) ORDER BY id"
+        )
+        return [_event(row) for row in self.db.execute(query, (job, *kinds))]
 
     def last(self, job: int, kind: str) -> Event | None:
         """The last event of one kind, or None: a table of races does not read all that happened in each."""

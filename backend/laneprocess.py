@@ -49,7 +49,10 @@ def answer_verbs(connection: Connection, make: Callable[[], Any]) -> None:
             reply = ("refused", error.card())
         except Exception as error:  # the process boundary: whatever it was becomes an event
             reply = ("failed", failure(error))
-        connection.send(reply)
+        try:
+            connection.send(reply)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # whoever asked is gone
 
 
 def _lane_class(task: LaneTask) -> Any:

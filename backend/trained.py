@@ -5,10 +5,13 @@ Events of a training (kind, lane, data):
     opened             None     versions, hardware, lanes: {student: label}, model, name         again after a resume
     phase              student  name, done, total, eta_s|None, text
     begun              student  step, steps, step_tokens, parameters, trained_parameters, teacher_parameters|None,
-                                source, training_tokens, held_out_tokens, held_out_again, dtype, threads
-    stepped            student  number, loss, parts: {loss: nats}, rate, norm, told: {name: value}, seconds,
+                                source, training_tokens, held_out_tokens, held_out_again, dtype, threads,
+                                stage, stage_step (steps taken of it), stage_steps: [steps], stage_labels: [label]
+    staged             student  as begun: the next stage of a progressive distillation
+    stepped            student  number, loss, parts: {loss: nats}, rate, norm, told: {name: value}, seconds, stage,
                                 memory: {weights_bytes, gradient_bytes, optimizer_bytes, peak_bytes}   one a step
-    looked             student  who (student or teacher), step, loss, tokens, kld, top1, accuracy, sample
+    looked             student  who (student or teacher), step, stage, loss, tokens, kld, top1, accepted, accuracy,
+                                sample; of an encoder cosine, ranks, grades, neighbours, sentences
     checkpointed       student  step, bytes, seconds
     checkpoint_failed  student  step, card
     not_finite         student  step, loss
@@ -41,6 +44,7 @@ class TrainedLane:
     looks: list[dict[str, Any]] = field(default_factory=list)
     teacher: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)  # those after the first, as they began
     notes: list[tuple[int, str]] = field(default_factory=list)  # (step, what happened)
     ended: dict[str, Any] = field(default_factory=dict)
     saved: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +67,8 @@ class TrainedLane:
         """Share of the first look's KLD that is gone, or of its loss above the teacher's; None before a second look."""
         if len(self.looks) < 2:
             return None
-        first, last = self.looks[0], self.looks[-1]
+        last = self.looks[-1]
+        first = next(look for look in self.looks if look.get("stage", 0) == last.get("stage", 0))
         if first.get("kld"):
             return float(1 - last["kld"] / first["kld"])
         gap = first["loss"] - self.teacher.get("loss", 0.0)
@@ -87,6 +92,13 @@ class TrainingView(EventView[TrainedLane]):
         lane.begun, lane.failure = data, None
         lane.steps = [step for step in lane.steps if step["number"] < data["step"]]
         lane.looks = [look for look in lane.looks if look["step"] <= data["step"]]
+        if data.get("stage_step") == 0:  # a stage begins with a look, which comes again
+            lane.looks = [look for look in lane.looks if look.get("stage", 0) < data["stage"]]
+        lane.stages = [stage for stage in lane.stages if stage["step"] <= data["step"]]
+
+    def _on_staged(self, lane: TrainedLane, data: dict[str, Any]) -> None:
+        lane.stages.append(data)
+        lane.begun = data
 
     def _on_stepped(self, lane: TrainedLane, data: dict[str, Any]) -> None:
         lane.steps.append(data)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.devices import free_bytes
-from backend.forecast import lane_device, weights_bytes
+from backend.forecast import lane_device
+from backend.hardware import cpu_flags
 from backend.parts import pruned
 from backend.processmemory import process_bytes
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
-from backend.recipe.training import Training
+from backend.recipe.training import Pace, Training
 
-KEPT_A_TOKEN = 14  # numbers of the width of the hidden state that a layer keeps for its gradient, as measured
-LOGIT_COPIES = 5  # of a call's logits in fp32: the student's, their softmax and gradient, the teacher's and theirs
+# As measured on an x86 processor: fp32 numbers of the width of the hidden state that a layer keeps for its gradient.
+KEPT_FP32, KEPT_BF16 = 20, 11
+LOGIT_COPIES = 9  # of a call's logits in fp32: student's and teacher's, their casts, softmaxes and gradients
+COMPUTED_AGAIN = 3  # layers whose activations are there at once where they are computed again
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,19 @@ class TrainForecast:
     optimizer_bytes: int  # two moments of what has gradients
     activation_bytes: int
     process_bytes: int
+    method_bytes: int = 0  # masks, scores and the like
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
         held = self.weights_bytes + self.teacher_bytes + self.gradient_bytes + self.optimizer_bytes
-        return held + self.activation_bytes + self.process_bytes
+        return held + self.activation_bytes + self.process_bytes + self.method_bytes
+
+
+def low_precision(pace: Pace, gpu: bool) -> bool:
+    """Whether a training multiplies in bf16: where it is asked for, or is fast."""
+    fast = gpu or "amx_bf16" in cpu_flags()
+    return pace.precision == "bf16" or (pace.precision == "auto" and fast)
 
 
 def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -> TrainForecast:
@@ -41,21 +51,25 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
         facts: of the model that teaches.
         student: of the model that the student is made from, the same one or a smaller one.
     """
-    left = pruned(student, asked.student)
-    weights = 4 * round(weights_bytes(left, asked.student) / (2 if lane_device(left, asked.student) == "cuda" else 4))
-    shares = [method.trained_share for method in asked.methods.values() if method.trained_share is not None]
+    stages = [pruned(facts, assistant.student) for assistant in asked.stages.assistants]
+    left = max([*stages, pruned(student, asked.student)], key=lambda one: one.parameters)
+    weights = 4 * left.parameters
+    shares = [share for method in asked.methods.values() if (share := method.trained_share(left)) is not None]
     trained = round(weights * min(shares, default=1.0))
     call = asked.pace.step_tokens // asked.pace.accumulate
-    layer = 4 * (KEPT_A_TOKEN * left.hidden + 4 * left.ffn)
-    layers = left.layers if not asked.pace.checkpointing else 1
-    kept = call * (layers * layer + (4 * left.hidden * left.layers if asked.pace.checkpointing else 0))
+    low = low_precision(asked.pace, facts.has_gpu)
+    layer = 4 * ((KEPT_BF16 if low else KEPT_FP32) * left.hidden + 4 * left.ffn)
+    again = asked.pace.checkpointing
+    layers = min(left.layers, COMPUTED_AGAIN) if again else left.layers
+    kept = call * (layers * layer + (4 * left.hidden * left.layers if again else 0)) + (weights // 2 if low else 0)
     return TrainForecast(
         weights_bytes=weights,
-        teacher_bytes=4 * facts.parameters if asked.losses.taught else 0,
+        teacher_bytes=4 * facts.parameters * asked.teachers,
         gradient_bytes=trained,
         optimizer_bytes=2 * trained,
         activation_bytes=kept + call * 4 * LOGIT_COPIES * left.vocab,
         process_bytes=process_bytes(facts, asked.student),
+        method_bytes=trained // 4 * sum(method.bytes_a_weight for method in asked.methods.values()),
     )
 
 

@@ -40,6 +40,9 @@ class GroupLane(TrainLane):
         head: dict[str, Any] = {}
         card: dict[str, str] | None = None
         try:
+            if self.asked.stages.assistants:
+                remedy = "Train it by one process, or each stage as a training of its own."
+                raise RecipeError("stages", "assistants", "no stages where several processes train together", remedy)
             head = super().load()
         except RecipeError as error:
             card = error.card()

@@ -15,30 +15,24 @@ from typing import Any
 import torch
 
 from backend.catalog import model_facts, resolve
-from backend.engine.calibration import text_reader
-from backend.engine.change import change, load_for
-from backend.engine.load import load
 from backend.engine.memory import MemoryMeter, give_back, module_parameters
 from backend.engine.saved.write import full_disk_said, write_saved_model
-from backend.engine.training.checkpoint import read_checkpoint, write_checkpoint
+from backend.engine.training.checkpoint import read_checkpoint
+from backend.engine.training.keeper import Keeper, Told
 from backend.engine.training.look import look
+from backend.engine.training.pair import Pairs, check_stages
 from backend.engine.training.replicas import ALONE, Replicas
 from backend.engine.training.text import Lesson, read_documents, read_lesson
-from backend.engine.training.trainer import NotFinite, Trainer
-from backend.hardware import cpu_flags
-from backend.journal import state_folder
+from backend.engine.training.trainer import NotFinite, Trainer, numbers
 from backend.recipe.base import RecipeError
 from backend.recipe.training import Training
 from backend.saved import own_folder
-from backend.techniques.base import Subject, tensor_bytes
+from backend.techniques.base import Subject
 from backend.techniques.coach import Pupil
 from backend.trainforecast import check_training_memory
-from backend.trainingfolder import check_resumed, keep_recipe
+from backend.trainingfolder import check_resumed, keep_recipe, last_state, training_folder
 
 Progress = Callable[[float, str], None]
-Told = tuple[str, dict[str, Any]]
-CHECKPOINT_SHARE = 0.01  # of the time that checkpoints may take
-SCORED = 8 * 4096  # characters that races score: calibration begins behind them
 
 
 class TrainLane:
@@ -51,8 +45,8 @@ class TrainLane:
         self._progress = progress
         self._told: list[Told] = []
         self._spent, self._best, self._idle_looks = 0.0, float("inf"), 0
-        self._written_at, self._write_s = time.monotonic(), 0.0
-        self._ended = ""
+        self._looked = -1  # the step at which the student was last looked at
+        self._ended, self._gained_nothing = "", ""
 
     def answer(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Do what a verb says."""
@@ -71,65 +65,66 @@ class TrainLane:
         facts = model_facts(ref, asked.trust_remote_code)
         asked.check(facts)
         smaller = model_facts(resolve(asked.smaller)) if asked.smaller else facts
+        check_stages(asked, facts)
         check_training_memory(self.replicas.part(asked), facts, smaller)
-        teacher = load_for(asked.race, asked.student, ref, self._progress) if asked.losses.taught else None
-        self._student = self._make_student()
-        if teacher is not None:
-            _check_pair(self._student, teacher, asked)
+        self._folder = training_folder(asked.name)
+        self._keeper = Keeper(self._folder, asked.looks.checkpoint_s)
+        self._pairs = Pairs(asked, ref, self._folder, self._progress, self.meter)
+        self.stage = int((last_state(asked.name) or {}).get("stage", 0))
+        self._pair = self._pairs.make(self.stage)
         pace = asked.pace
         self.lesson: Lesson = read_lesson(
-            self._student, read_documents(ref, asked.text, pace.seed), pace.tokens + pace.length, pace.length,
+            self._pair.student, read_documents(ref, asked.text, pace.seed), pace.tokens + pace.length, pace.length,
             pace.seed, self._progress,
         )  # fmt: skip
-        self._exam = ref.tells_stories and self._student.facts.task == "decoder"
-        self._teacher = teacher
-        self.trainer = Trainer(Pupil(self._student, teacher, asked), self.lesson.training, self._dtype(), self.replicas)
-        self._folder = keep_recipe(asked)
+        self._exam = ref.tells_stories
+        self._parameters = module_parameters(self._pair.student.model)
+        self.trainer = self._new_trainer()
+        keep_recipe(asked)
         self._take_up()
         give_back()
         self.meter.start_peak()
         self._work = self._whole()
         return self._head()
 
-    def _make_student(self) -> Subject:
-        """The model that is trained, in fp32, after what is done to it first."""
-        asked = self.asked
-        ref = resolve(asked.smaller or asked.model, None if asked.smaller else asked.revision)
-        device = getattr(asked.student.get("device"), "name", None)
-        subject = load(ref, device=device, dtype=torch.float32, trust_remote_code=asked.trust_remote_code)
-        subject.read_text = text_reader(subject, ref, SCORED)
-        subject.sample_ids = (subject.read_text("", 512)).ids if subject.tokenizer else []
-        subject.shelf = state_folder() / "calibrated"
-        change(subject, asked.student, self._progress, self.meter)
-        return subject
+    def _new_trainer(self) -> Trainer:
+        """Of the stage: its own schedule, on text behind that of the stages before."""
+        asked, pair = self.asked.at(self.stage), self._pair
+        first = sum(self.asked.stage_steps[: self.stage])
+        pupil = Pupil(pair.student, pair.teacher, asked)
+        return Trainer(pupil, self.lesson.training, numbers(self.asked.pace), first, self.replicas)
 
-    def _dtype(self) -> torch.dtype:
-        """The arithmetic's numbers: bf16 where it is asked for, or is fast."""
-        fast = torch.cuda.is_available() or "amx_bf16" in cpu_flags()
-        low = self.asked.pace.precision == "bf16" or (self.asked.pace.precision == "auto" and fast)
-        return torch.bfloat16 if low else torch.float32
+    @property
+    def step(self) -> int:
+        """Steps taken, of all stages."""
+        return self.trainer.first + self.trainer.done
 
     def _take_up(self) -> None:
-        state = read_checkpoint(self._folder, self.asked, self.trainer.model, self.trainer.optimizer)
+        state = read_checkpoint(self._folder, self.asked, self.trainer.kept, self.trainer.optimizer)
         if state is not None:
-            self.trainer.done, self._spent = state["step"], state["spent_s"]
-            self._best, self._idle_looks = state["best"], state["idle_looks"]
+            self.trainer.done, self._spent = state["step"] - self.trainer.first, state["spent_s"]
+            self._best, self._idle_looks, self._looked = state["best"], state["idle_looks"], state["looked"]
 
     def _head(self) -> dict[str, Any]:
         """What stands at the head of a training."""
         trained = sum(value.numel() for value in self.trainer.trained.values())
+        teacher = self._pair.teacher
         return {
-            "step": self.trainer.done,
+            "step": self.step,
             "steps": self.asked.steps,
+            "stage": self.stage,
+            "stage_step": self.trainer.done,
+            "stage_steps": self.asked.stage_steps,
+            "stage_labels": [recipe.label for recipe in self.asked.stage_recipes],
             "step_tokens": self.asked.pace.step_tokens,
-            "parameters": module_parameters(self._student.model),
+            "parameters": self._parameters,
             "trained_parameters": trained,
-            "teacher_parameters": module_parameters(self._teacher.model) if self._teacher else None,
+            "teacher_parameters": module_parameters(teacher.model) if teacher else None,
             "source": self.lesson.source,
-            "training_tokens": len(self.lesson.training.tokens),
-            "held_out_tokens": len(self.lesson.held_out.tokens),
+            "training_tokens": self.lesson.training.total,
+            "held_out_tokens": self.lesson.held_out.total,
             "held_out_again": self.lesson.dropped,
-            "dtype": str(self._dtype()).removeprefix("torch."),
+            "dtype": str(numbers(self.asked.pace)).removeprefix("torch."),
             "threads": torch.get_num_threads(),
         }
 
@@ -143,27 +138,51 @@ class TrainLane:
                 break
         self._spent += time.monotonic() - began
         told, self._told = self._told, []
-        return {"told": told, "ended": self._ended, "step": self.trainer.done, "spent_s": self._spent}
+        return {"told": told, "ended": self._ended, "step": self.step, "spent_s": self._spent}
 
     def _whole(self) -> Iterator[None]:
         """Everything that is done, a piece at a time."""
-        asked = self.asked
-        if self.trainer.done == 0:
-            if self._teacher is not None:
-                yield from self._look("teacher", self._teacher)
-            yield from self._look("student", self._student)
-        while self.trainer.done < asked.steps and not self._ended:
-            if not self._step():
+        if self.step == 0 and self._pair.first is not None:
+            yield from self._look("teacher", self._pair.first)
+        yield from self._one_stage()
+        while self.stage < len(self.asked.stages.assistants):
+            self._next_stage()
+            yield
+            yield from self._one_stage()
+        self._ended = self._gained_nothing or "trained to the end"
+
+    def _one_stage(self) -> Iterator[None]:
+        trainer, every = self.trainer, self.asked.look_every
+        steps = trainer.pupil.steps
+        while True:
+            due = trainer.done % every == 0 or trainer.done == steps
+            if due and self._looked != self.step:  # who was killed or paused before a look that was due looks now
+                yield from self._look("student", self._pair.student)
+            if trainer.done == steps or self._gained_nothing:
                 return
+            self._step()
             yield
             self._checkpoint_when_due()
-            if self.trainer.done % asked.look_every == 0 and self.trainer.done < asked.steps:
-                yield from self._look("student", self._student)
-        if self.trainer.done == asked.steps:
-            yield from self._look("student", self._student)
-        self._ended = self._ended or "trained to the end"
 
-    def _step(self) -> bool:
+    def _next_stage(self) -> None:
+        """Keep what was trained, and begin with the next student; a checkpoint is written, so that a kill finds it.
+
+        Raises:
+            RecipeError: for a disk that is full.
+        """
+        self.trainer.finish()
+        with full_disk_said(self._folder):
+            self._pairs.keep(self.stage, self._pair.student)
+        self.stage += 1
+        del self.trainer, self._pair  # before the next ones are in memory
+        give_back()
+        self._pair = self._pairs.make(self.stage)
+        self._parameters = module_parameters(self._pair.student.model)
+        self.trainer = self._new_trainer()
+        self._best, self._idle_looks, self._looked, self._gained_nothing = float("inf"), 0, -1, ""
+        self._told += [("staged", self._head()), self._checkpoint()]
+
+    def _step(self) -> None:
         began = time.perf_counter()
         try:
             step = self.trainer.step()
@@ -172,18 +191,23 @@ class TrainLane:
             remedy = "Lower pace.rate, or raise pace.warmup; the last checkpoint is kept."
             raise RecipeError("pace.rate", f"{self.asked.pace.rate:g}: {error}", "a finite loss", remedy) from error
         seconds = time.perf_counter() - began
-        self._told.append(("stepped", asdict(step) | {"seconds": seconds, "memory": self._memory()}))
-        return True
+        more = {
+            "seconds": seconds,
+            "memory": self.trainer.held_bytes() | {"peak_bytes": self.meter.note_peak()},
+            "stage": self.stage,
+        }
+        self._told.append(("stepped", asdict(step) | more))
 
     def _look(self, who: str, subject: Subject) -> Iterator[None]:
-        """Look at the student or, once, at the teacher."""
-        other = self._teacher if who == "student" else None
+        """Look at the student or, once, at the first teacher."""
+        other = self._pair.first if who == "student" else None
         subject.model.eval()
         found = yield from look(subject, other, self.lesson.held_out, self.asked.looks, self._exam)
         if who == "student":
             subject.model.train()
             self._judge(found)
-        self._told.append(("looked", {"who": who, "step": self.trainer.done} | found))
+            self._looked = self.step
+        self._told.append(("looked", {"who": who, "step": self.step, "stage": self.stage} | found))
 
     def _judge(self, found: dict[str, Any]) -> None:
         """Whether there is still something to gain."""
@@ -193,46 +217,24 @@ class TrainLane:
         self._best = min(self._best, value)
         patience = self.asked.looks.patience
         if patience and self._idle_looks >= patience:
-            self._ended = f"no gain in {patience} looks"
-
-    def _memory(self) -> dict[str, int]:
-        """Bytes by what they are for; gradients are those of a step, freed after it."""
-        trained = list(self.trainer.trained.values())
-        moments = [value for state in self.trainer.optimizer.state.values() for value in state.values()]
-        return {
-            "weights_bytes": tensor_bytes(*self._student.model.parameters()),
-            "gradient_bytes": sum(value.numel() * value.element_size() for value in trained),
-            "optimizer_bytes": tensor_bytes(*(value for value in moments if isinstance(value, torch.Tensor))),
-            "peak_bytes": self.meter.note_peak(),
-        }
+            self._gained_nothing = f"no gain in {patience} looks"
 
     # Keeping
 
     def _checkpoint_when_due(self) -> None:
-        wait = max(self.asked.looks.checkpoint_s, self._write_s / CHECKPOINT_SHARE)
-        if time.monotonic() - self._written_at > wait:
+        if self._keeper.due:
             self._told.append(self._checkpoint())
 
     def checkpoint(self) -> dict[str, Any]:
         """Write one now."""
-        kind, data = self._checkpoint()
-        return {"told": [(kind, data)]}
+        return {"told": [self._checkpoint()]}
 
     def _checkpoint(self) -> Told:
-        """Write a checkpoint; on a full disk the last one stays, and the training goes on."""
-        began = time.monotonic()
         state = {
-            "step": self.trainer.done, "spent_s": self._spent, "best": self._best, "idle_looks": self._idle_looks,
-            "key": self.asked.key,
+            "step": self.step, "stage": self.stage, "spent_s": self._spent, "best": self._best,
+            "idle_looks": self._idle_looks, "looked": self._looked, "key": self.asked.key,
         }  # fmt: skip
-        try:
-            with full_disk_said(self._folder):
-                size = write_checkpoint(self._folder, self.trainer.model, self.trainer.optimizer, state)
-        except RecipeError as error:
-            return "checkpoint_failed", {"step": self.trainer.done, "card": error.card()}
-        finally:
-            self._written_at, self._write_s = time.monotonic(), time.monotonic() - began
-        return "checkpointed", {"step": self.trainer.done, "bytes": size, "seconds": self._write_s}
+        return self._keeper.write(self.trainer, state)
 
     def save(self) -> dict[str, Any]:
         """Make a plain model of the student and write it down under its name.
@@ -242,27 +244,7 @@ class TrainLane:
         """
         self.trainer.finish()
         folder = own_folder(self.asked.name)
-        saved = write_saved_model(
-            self._student, self.asked.student, folder, self.asked.revision, self._progress, trained=self.asked.label
-        )
+        subject, asked = self._pair.student, self.asked
+        saved = write_saved_model(subject, asked.student, folder, asked.revision, self._progress, trained=asked.label)
         shutil.rmtree(self._folder)  # there is nothing left to go on with
         return {"name": self.asked.name, "folder": str(folder), "weights_bytes": saved.weights_bytes}
-
-
-def _check_pair(student: Subject, teacher: Subject, asked: Training) -> None:
-    """Refuse a pair that cannot learn from one another.
-
-    Raises:
-        RecipeError: for a student that is larger, or reads other tokens.
-    """
-    ours, theirs = module_parameters(student.model), module_parameters(teacher.model)
-    name = asked.smaller or asked.model
-    if ours > theirs:
-        value = f"{name}, {ours / 1e6:.1f}M parameters"
-        remedy = "Exchange the two, or train on labels alone (losses.logits 0)."
-        raise RecipeError("smaller", value, f"at most the teacher's {theirs / 1e6:.1f}M", remedy)
-    if student.tokenizer is None or teacher.tokenizer is None:
-        return
-    if student.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
-        allowed = f"a model with the tokenizer of {asked.model}"
-        raise RecipeError("smaller", name, allowed, "Choose another student, or train on labels alone.")

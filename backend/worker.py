@@ -10,26 +10,23 @@ import argparse
 import logging
 import os
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
-
-import psutil
 
 from backend import gemma, minilm
 from backend.catalog import model_facts, resolve
 from backend.contextway import Contextway
 from backend.encoding import Encodeway
+from backend.ending import FULL_WAIT_S, end_well
 from backend.executors.local import LocalExecutor
 from backend.fetched import FETCHED, GEMMA
 from backend.forecast import check_memory
 from backend.idle import IdleMeasurement
 from backend.inspecting import Inspectway
-from backend.journal import GROUP, IN_TURN, Job, Journal, JournalFull
+from backend.journal import IN_TURN, Job, Journal, JournalFull
 from backend.phases import run_phases
 from backend.raceway import Raceway
 from backend.recipe.base import RecipeError
@@ -45,10 +42,10 @@ from backend.serving.arrivals import check_load
 from backend.thinning import Thinway
 from backend.trainway import Trainings
 from backend.watch import Cancelled, Progress
+from backend.workername import lives, process_name
 
 IDLE_S = 0.1
 BEAT_S = 2.0
-FULL_WAIT_S = 1.0  # between two tries to write into a journal whose disk is full
 IN_STEPS: dict[str, tuple[type[Any], type[Any]]] = {  # jobs about a race: what each asks, and its way
     "inspect": (Inspection, Inspectway),
     "thin": (Thinning, Thinway),
@@ -84,7 +81,7 @@ class Worker:
     def run(self) -> None:
         """Claim and run until stopped."""
         self.beat()
-        self.journal.fail_orphans(alive=[name for name in self.journal.workers(groups=True) if _lives(name)])
+        self.journal.fail_orphans(alive=[name for name in self.journal.workers(groups=True) if lives(name)])
         self.executor.prepare()
         threading.Thread(target=self._fetch_models, name="fetch", daemon=True).start()
         while not self.stopping.is_set():
@@ -200,65 +197,6 @@ def _check(race: Race, task: Task = "decoder") -> ModelFacts:
     race.check(facts)
     check_memory(race, facts)
     return facts
-
-
-def end_well(
-    journal: Journal, job: Job, work: Callable[[], dict[str, float] | None], stopping: threading.Event
-) -> None:
-    """Run a job; whatever happens it ends in a state with a reason, and what it measured stays.
-
-    Work that returns None is not over: it is asked again in a later turn.
-
-    On a full disk even that can only be written once there is space: it is tried until then, or until `stopping`.
-    """
-    state, data = _outcome(journal, job, work)
-    while data is not None:
-        try:
-            journal.append(job.id, [(state, None, data)])
-            journal.finish(job.id, state)
-            return
-        except JournalFull as error:
-            log.error("job %d: its end cannot be written, the journal's disk is full: %s", job.id, error)
-            if stopping.wait(FULL_WAIT_S):
-                return  # the next worker writes it down
-
-
-def _outcome(
-    journal: Journal, job: Job, work: Callable[[], dict[str, float] | None]
-) -> tuple[str, dict[str, Any] | None]:
-    """Run a job and return its final state with that event's data, None where it is not over."""
-    try:
-        return "finished", work()
-    except Cancelled:
-        return "cancelled", {}
-    except RecipeError as error:
-        return "failed", {"card": error.card()}
-    except JournalFull as error:
-        log.error("job %d: the journal's disk is full: %s", job.id, error)
-        journal.use_reserve()
-        value, remedy = f"the disk of {journal.path.parent} is full", "Free some space. What was written before stays."
-        return "failed", {"card": RecipeError("journal", value, "some megabytes free", remedy).card()}
-    except Exception as error:  # the process boundary: a job that breaks must not end the worker
-        log.exception("job %d failed", job.id)
-        remedy = "This is a fault of Headway: see worker.log in its state folder."
-        value = f"{type(error).__name__}: {error}"
-        return "failed", {"card": {"field": "race", "value": value, "allowed": "no fault", "remedy": remedy}}
-
-
-def process_name() -> str:
-    """This process's name among workers: no later process has it."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def _lives(name: str) -> bool:
-    """Whether the process of a worker's name still runs on this machine."""
-    host, pid, created = name.removeprefix(GROUP).rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.0f}" == created
-    except psutil.NoSuchProcess:
-        return False
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOOKS = {"windows": 32, "questions": 400, "every": 1_000_000}  # at the beginning and at the end only
+# At the beginning and at the end only, and beside the teacher whatever is learned from.
+LOOKS = {"windows": 32, "questions": 400, "every": 1_000_000, "beside": True}
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,22 @@ class Taught:
 
     def closed(self, figure: str) -> float:
         """Share of what the change lost that came back: of KLD all of it, of others the gap to the teacher."""
-        goal = 0.0 if figure == "kld" else self.teacher[figure]
-        return float((self.first[figure] - self.last[figure]) / (self.first[figure] - goal))
+        first, last, goal = (_figure(look, figure) for look in (self.first, self.last, self.teacher))
+        return (first - last) / (first - goal)
+
+
+def _figure(look: dict[str, Any], figure: str) -> float:
+    """One figure of a look; a teacher has no KLD from itself."""
+    if figure == "perplexity":
+        return math.exp(look["loss"])
+    return float(look.get(figure, 0.0))
 
 
 class School:
     """A state folder in which trainings are made, with the fetched models of the person's own."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, questions: int) -> None:
+        self.home, self._questions = home, questions
         own = Path(os.environ.get("HEADWAY_HOME", Path.home() / ".cache" / "headway")) / "models"
         (home / "models").mkdir(parents=True, exist_ok=True)
         for model in own.glob("*"):
@@ -76,7 +85,7 @@ class School:
             RuntimeError: with the last words of a training that did not end well.
         """
         pace = {"tokens": 200_000, "rate": 1e-3} | fields.pop("pace", {}) | {"seed": seed}
-        looks = LOOKS | fields.pop("looks", {})
+        looks = LOOKS | {"questions": self._questions} | fields.pop("looks", {})
         asked = {"name": f"{name}-{seed}", "pace": pace, "looks": looks} | fields
         done = self.run("train", json.dumps(asked), "--json")
         return Taught(name, asked, done)

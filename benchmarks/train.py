@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,11 @@ from backend.checks.docs import filled
 from backend.hardware import hardware
 from backend.trainway import NAME
 from benchmarks._bench import Bench
-from benchmarks._lessons import School, Taught, mean
+from benchmarks._lessons import LOOKS, School, Taught, mean
 from benchmarks._turns import Interrupted, throughput
 
 UPPER_HALF = {"switches": {"drop_layers": {"count": 4, "remove": "4-7"}}}
+QUARTER = {"switches": {"drop_layers": {"count": 6, "remove": "2-7"}}}
 LABELS = {"logits": 0.0, "labels": 1.0}
 HEADS_AND_NEURONS = {"switches": {"prune_heads": {"ratio": 0.3}, "prune_neurons": {"ratio": 0.3}}}
 FEW = {"windows": 8, "questions": 0, "every": 1_000_000}
@@ -36,11 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=list(SECTIONS))
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each kind")
+    parser.add_argument("--questions", type=int, default=LOOKS["questions"], help="of the exam, at both ends")
     parser.add_argument("--into", type=Path, help="a Markdown file with markers for the tables")
     args = parser.parse_args()
     bench, parts = Bench("train"), {}
     with tempfile.TemporaryDirectory() as home:
-        school = School(Path(home))
+        school = School(Path(home), args.questions)
         for name in args.only:
             parts[name] = SECTIONS[name](bench, school, range(1, args.seeds + 1))
             print(f"\n{parts[name]}\n", flush=True)
@@ -85,11 +88,55 @@ def uptraining(bench: Bench, school: School, seeds: range) -> str:
     return table("KV heads pooled", made)
 
 
+def quantization(bench: Bench, school: School, seeds: range) -> str:
+    """Few bits: post-training against training with them in mind, the same grid. The row of the cut is the former."""
+    parts = []
+    for bits in (3, 2):
+        kind = f"int{bits}, trained with its levels in mind"
+        grid = {"bits": bits, "symmetric": True, "group_size": 128}
+        fields: dict[str, Any] = {"methods": {"qat": grid}, "pace": {"rate": 1e-4, "tokens": 100_000}}
+        made = {kind: [school.teach(f"qat{bits}", seed, **fields) for seed in seeds]}
+        share, low, high = mean(made[kind], "perplexity")
+        lost = math.exp(made[kind][0].first["loss"] - made[kind][0].teacher["loss"])
+        parts.append(
+            f"{table(f'int{bits} after training', made)}\n\nAfter training perplexity is {lost:.3f} times the whole "
+            f"model's; {share:.0%} ({low:.0%} to {high:.0%}) of what is lost comes back."
+        )
+        if bits == 2:
+            bench.check("share of the perplexity lost at 2 bits that comes back", share, at_least=0.5)
+    return "\n\n".join(parts)
+
+
+def progression(bench: Bench, school: School, seeds: range) -> str:
+    """A quarter of the depth: at once, by an assistant of half of it, layer by layer; the same tokens in all."""
+    one_by_one = [{"student": without(layer), "share": 1 / 6} for layer in (7, 6, 5, 4, 3)]
+    kinds: dict[str, dict[str, Any]] = {
+        "at once": {"student": QUARTER},
+        "by an assistant": {"student": QUARTER, "stages": {"assistants": [{"student": UPPER_HALF, "share": 0.4}]}},
+        "layer by layer": {
+            "student": without(2),
+            "stages": {"assistants": one_by_one, "teacher": "first", "made_from": "before"},
+        },
+    }
+    made = {
+        kind: [school.teach(f"p-{kind.replace(' ', '-')}", seed, **fields) for seed in seeds]
+        for kind, fields in kinds.items()
+    }
+    for taught in made["by an assistant"] + made["layer by layer"]:
+        taught.found["looks"].insert(0, made["at once"][0].first)  # what is closed is counted from the whole cut
+    return table("six of eight layers cut", made)
+
+
+def without(layer: int) -> dict[str, Any]:
+    """The recipe of a student without one layer."""
+    return {"switches": {"drop_layers": {"count": 1, "remove": str(layer)}}}
+
+
 def healing(bench: Bench, school: School, seeds: range) -> str:
     """30% of heads and neurons pruned: healed in full, and by LoRA."""
     kinds: dict[str, dict[str, Any]] = {
         "healed in full": {},
-        "healed by LoRA": {"methods": {"lora": {}}, "pace": {"rate": 3e-3}},
+        "healed by LoRA": {"methods": {"lora": {"rank": 32, "alpha": 64}}, "pace": {"rate": 4e-3}},
     }
     made = {
         kind: [school.teach(kind.replace(" ", "-"), seed, student=HEADS_AND_NEURONS, **fields) for seed in seeds]
@@ -106,7 +153,7 @@ def healing(bench: Bench, school: School, seeds: range) -> str:
 
 def interruptions(bench: Bench, school: School, seeds: range) -> str:
     """What turns, journal and live view cost, and what ten kills leave of the last loss."""
-    asked = {"name": "turns", "student": UPPER_HALF, "pace": {"tokens": 10**7, "rate": 1e-3}, "looks": FEW}
+    asked = {"name": "turns", "student": UPPER_HALF, "pace": {"tokens": 300_000, "rate": 1e-3}, "looks": FEW}
     ratio = throughput(asked)
     bench.show("throughput through the worker over a bare loop", ratio)
     bench.check("throughput through the worker over a bare loop", ratio.ratio, at_least=0.9)
@@ -162,6 +209,8 @@ def shown(look: dict[str, Any]) -> str:
 SECTIONS: dict[str, Callable[[Bench, School, range], str]] = {
     "distillation": distillation,
     "uptraining": uptraining,
+    "quantization": quantization,
+    "progression": progression,
     "healing": healing,
     "interruptions": interruptions,
 }

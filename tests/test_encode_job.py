@@ -126,7 +126,7 @@ def last_lane(worker: int) -> psutil.Process:
         ({"model": "no-such-model"}, "model"),
         ({"variants": [{"switches": {"draft_model": {}}}]}, "switches.draft_model"),
         ({"variants": [{"switches": {"static_cache": {}}}]}, "switches.static_cache"),
-        ({"variants": [{"switches": {"drop_layers": {}}}]}, "switches.drop_layers"),
+        ({"variants": [{"switches": {"drop_layers": {"count": 2}}}]}, "switches.drop_layers"),
         ({"variants": [{"switches": {"compile": {}}}]}, "switches.compile"),
         ({"budget": {"kld": 0.1}}, "budget.kld"),
         ({"measure": {"prompt_set": "mix"}}, "measure.prompt_set"),

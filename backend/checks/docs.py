@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from backend.recipe.lesson import all_lessons
+from backend.recipe.method import all_methods
 from backend.recipe.race import all_presets
 from backend.recipe.serving import serve_presets
 from backend.recipe.switch import all_switches
@@ -45,7 +47,27 @@ def _presets(found: Iterable[tuple[str, str, str]]) -> str:
     return "\n".join(lines)
 
 
-PARTS = {"techniques": techniques_table, "presets": presets_table, "serve-presets": serve_presets_table}
+def train_presets_table() -> str:
+    """Every preset of the Train page, likewise."""
+    return _presets((name, one.training.model, one.look_at) for name, one in all_lessons().items())
+
+
+def methods_table() -> str:
+    """Every training method, as a Markdown table."""
+    lines = ["| kind | method | what it does and costs | source |", "| --- | --- | --- | --- |"]
+    for kind, method in all_methods().items():
+        cells = (f"`{kind}`", method.title, method.summary, method.source or "-")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+PARTS = {
+    "techniques": techniques_table,
+    "methods": methods_table,
+    "presets": presets_table,
+    "serve-presets": serve_presets_table,
+    "train-presets": train_presets_table,
+}
 
 
 def regenerated(text: str) -> str:

@@ -58,7 +58,16 @@ FLOORS = {
     "backend.recipe": 0,
 }
 PAGE_SIDE = (
-    *("app", "pages", "backend.ui", "backend.recipe", "backend.journal", "backend.journal_file", "backend.replay"),
+    *(
+        "app",
+        "pages",
+        "backend.ui",
+        "backend.recipe",
+        "backend.journal",
+        "backend.journal_file",
+        "backend.journal_rows",
+        "backend.replay",
+    ),
     *("backend.forecast", "backend.catalog", "backend.metrics", "backend.verdict"),
     *("backend.quality", "backend.alarm", "backend.budget"),
     *("backend.measured", "backend.warmup", "backend.suspicion"),

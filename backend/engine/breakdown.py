@@ -47,11 +47,15 @@ def plain_step_s(subject: Subject, prompt: list[int]) -> float:
     return statistics.median(_time(decoder.step) for _ in range(PLAIN_STEPS))
 
 
-def breakdown(subject: Subject, prompt: list[int]) -> dict[str, Any]:
-    """Everything above, or nothing on a device that computes asynchronously."""
+def breakdown(subject: Subject, prompt: list[int], share: float = 1.0) -> dict[str, Any]:
+    """Everything above, or nothing on a device that computes asynchronously.
+
+    Args:
+        share: of the usual time, where a person wants to spend little.
+    """
     if subject.device.type != "cpu":
         return {}
-    decode, prefill = decode_parts(subject, prompt), prefill_parts(subject, prompt)
+    decode, prefill = decode_parts(subject, prompt, share), prefill_parts(subject, prompt, share)
     return {
         "decode": decode,
         "prefill": prefill,
@@ -61,15 +65,15 @@ def breakdown(subject: Subject, prompt: list[int]) -> dict[str, Any]:
     }
 
 
-def decode_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
+def decode_parts(subject: Subject, prompt: list[int], share: float = 1.0) -> dict[str, Any]:
     """One-token steps after the prompt, without a proposer."""
     clock = PartClock()
     decoder = _decoder(_watched(subject, clock), prompt)
-    told = _in_turn(subject, clock, decoder.step, prompt[-1], STEPS, STEPS_S)
+    told = _in_turn(subject, clock, decoder.step, prompt[-1], STEPS, share * STEPS_S)
     return told | _must(subject, 1) | {"kv_bytes": decoder.kv_bytes}
 
 
-def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
+def prefill_parts(subject: Subject, prompt: list[int], share: float = 1.0) -> dict[str, Any]:
     """The prompt in one call."""
     clock = PartClock()
     decoder = Decoder(_watched(subject, clock), Sampling(), seed=1)
@@ -78,7 +82,7 @@ def prefill_parts(subject: Subject, prompt: list[int]) -> dict[str, Any]:
         return decoder.start(prompt, room=1)
 
     read()
-    told = _in_turn(subject, clock, read, prompt[-1], PREFILLS, PREFILL_S)
+    told = _in_turn(subject, clock, read, prompt[-1], PREFILLS, share * PREFILL_S)
     return told | _must(subject, len(prompt)) | {"kv_bytes": decoder.kv_bytes, "tokens": len(prompt)}
 
 

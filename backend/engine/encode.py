@@ -70,12 +70,18 @@ def embed(subject: Subject, batch: Batch) -> Tensor:
 
     Mean pooling under the mask and L2 normalisation: Reimers and Gurevych 2019 (Sentence-BERT), section 3.
     """
-    hidden = subject.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state.float()  # (B, T, H)
+    hidden = subject.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+    return pooled(subject, hidden, batch.mask).cpu()
+
+
+def pooled(subject: Subject, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Unit vectors (B, H) of hidden states (B, T, H), in float32; filling, where the mask (B, T) is 0, has no part."""
+    hidden = hidden.float()
     if subject.pooling == "first":
-        return F.normalize(hidden[:, 0], dim=1).cpu()
-    weights = batch.mask[:, :, None].float()
+        return F.normalize(hidden[:, 0], dim=1)
+    weights = mask[:, :, None].float()
     mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
-    return F.normalize(mean, dim=1).cpu()
+    return F.normalize(mean, dim=1)
 
 
 def embed_all(subject: Subject, sentences: Sequence[str], size: int) -> np.ndarray:

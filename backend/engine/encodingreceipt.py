@@ -13,6 +13,7 @@ from backend.engine.encode import Batch, embed
 from backend.engine.headcount import head_counts
 from backend.engine.receipt import alike, weight_facts
 from backend.recipe.recipe import Recipe
+from backend.techniques.anatomy import encoder_layers
 from backend.techniques.base import Effect, Run, Subject
 from backend.techniques.kernels import Heard, listen
 from backend.techniques.registry import read_back
@@ -38,7 +39,8 @@ def encoder_receipt(subject: Subject, recipe: Recipe) -> dict[str, Any]:
     `run` holds `encode_kernels` (attention kernels by name) and `busy_threads`; None where nothing was watched.
     """
     model, run = subject.model, subject.run
-    head_dim = [subject.facts.head_dim] * subject.facts.layers
+    layers = encoder_layers(model)
+    head_dim = [subject.facts.head_dim] * (subject.facts.layers if layers is None else len(layers))
     effects: list[Effect] = [read_back(subject, switch) for switch in recipe.pipeline]
     return {
         **weight_facts(model),

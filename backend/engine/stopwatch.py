@@ -11,13 +11,14 @@ from backend.engine.breakdown import breakdown, plain_step_s
 from backend.engine.decode import Decoder
 from backend.engine.memory import MemoryMeter
 from backend.engine.wake import wake
-from backend.recipe.race import Race
+from backend.recipe.race import Measure, Race
 from backend.techniques.base import Subject
 from backend.techniques.quantize.counting import weight_bytes
 
 # After a turn the first step took 10 to 17% longer and the tenth still 2%, whatever was in the caches: a core that has
 # rested for the 10 ms between two turns takes some 50 ms to come back to its speed.
 WAKE_S = 0.06
+USUAL_S = Measure().budget_s  # who wants to spend less on measuring has less spent on a step's parts as well
 
 
 class Stopwatch:
@@ -72,7 +73,7 @@ class Stopwatch:
 
     def breakdown(self) -> dict[str, Any]:
         """Where a step's time goes, and a plain step's time where a proposer is on."""
-        facts = breakdown(self._subject, self._prompt)
+        facts = breakdown(self._subject, self._prompt, min(1.0, self._race.measure.budget_s / USUAL_S))
         if self._subject.plan.proposer:
             facts["plain_step_s"] = plain_step_s(self._subject, self._prompt)
         return facts

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from backend.recipe.training import Training
 
 _METHODS: dict[str, type[Method]] = {}
 
@@ -20,6 +23,7 @@ class Method(Config):
     title: ClassVar[str]  # on the form
     summary: ClassVar[str]  # one sentence: what it does and what it costs
     source: ClassVar[str] = ""  # the paper or the library
+    bytes_a_weight: ClassVar[int] = 0  # kept beside every trained weight while it trains, the optimizer's left out
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -34,13 +38,20 @@ class Method(Config):
         """A few words for the name of a run."""
         return self.title.lower()
 
-    @property
-    def trained_share(self) -> float | None:
-        """Predicted share of the parameters that have gradients and an optimizer; None is all of them."""
+    def trained_share(self, facts: ModelFacts) -> float | None:
+        """Predicted share of the parameters that have gradients and an optimizer; None is all of them.
+
+        Args:
+            facts: of the student as it trains, after what is done to it first; its parameters are the whole.
+        """
         return None
 
     def refuse(self, facts: ModelFacts) -> str | None:
         """The reason why a model cannot be trained so, or None."""
+        return None
+
+    def unfit(self, asked: Training) -> str | None:
+        """What would have to be otherwise in the rest of the training for it to be part of it, or None."""
         return None
 
     def clash(self, other: Method) -> str | None:

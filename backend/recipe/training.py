@@ -10,33 +10,15 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from backend.recipe.base import Config, RecipeError
 from backend.recipe.facts import ModelFacts
+from backend.recipe.losses import Losses
 from backend.recipe.method import Method, read_method
 from backend.recipe.race import Race
 from backend.recipe.recipe import Recipe
+from backend.recipe.stages import Stages
 from backend.recipe.switch import Group, Switch
 
 LaneTask = Literal["decoder", "encoder", "training"]  # what a lane's process does
 TRAINABLE = ("kv_heads", "device")  # beside the groups that cut, the switches after which a model can be trained
-
-
-class Losses(Config):
-    """What is minimised: a weighted sum, each part a mean over tokens."""
-
-    logits: float = Field(1.0, ge=0.0, le=1000.0, description="KL from the teacher's distribution, in nats")
-    temperature: float = Field(1.0, gt=0.0, le=100.0, description="of both distributions; the KL is taken times T x T")
-    labels: float = Field(0.0, ge=0.0, le=1000.0, description="cross-entropy on the text's own next tokens")
-
-    @property
-    def taught(self) -> bool:
-        """Whether a teacher is needed."""
-        return self.logits > 0
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.taught and not self.labels:
-            remedy = "Give one of them a weight: logits to learn from a teacher, labels from the text."
-            raise RecipeError("losses", "every weight is 0", "a loss with a weight above 0", remedy)
-        return self
 
 
 class Pace(Config):
@@ -83,6 +65,7 @@ class Looks(Config):
     questions: int = Field(40, ge=0, le=2000, description="questions, of a storyteller")
     checkpoint_s: float = Field(30.0, ge=0.0, le=86_400.0, description="seconds between two checkpoints, at least")
     patience: int = Field(0, ge=0, le=1000, description="looks without a gain after which it ends; 0: never")
+    beside: bool = Field(False, description="look beside the teacher even where no loss needs it: it takes its memory")
 
 
 class Training(Config):
@@ -103,6 +86,7 @@ class Training(Config):
     )
     methods: dict[str, SerializeAsAny[Method]] = Field(default_factory=dict)
     losses: Losses = Losses()
+    stages: Stages = Stages()
     pace: Pace = Pace()
     looks: Looks = Looks()
 
@@ -121,16 +105,65 @@ class Training(Config):
     def _agree(self) -> Self:
         chosen = list(self.methods.values())
         for index, first in enumerate(chosen):
+            if reason := first.unfit(self):
+                raise RecipeError(f"methods.{first.kind}", first.label, reason, "Change that, or leave the method out.")
             for second in chosen[index + 1 :]:
                 if reason := first.clash(second) or second.clash(first):
                     pair = f"{first.kind} + {second.kind}"
                     raise RecipeError(f"methods.{second.kind}", pair, f"one of the two: {reason}", "Leave one out.")
         return self
 
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Self:
+        if not self.stages.assistants:
+            return self
+        if self.smaller and self.stages.made_from == "before":
+            remedy = "Make the stages from the original, or cut the student out of the teacher."
+            raise RecipeError("stages.made_from", "before", "original, where the student is another model", remedy)
+        if self.steps <= len(self.stages.assistants):
+            allowed = f"a step at least for each of {len(self.stages.assistants) + 1} stages"
+            raise RecipeError("pace.tokens", self.pace.tokens, allowed, "Train on more tokens, or smaller batches.")
+        return self
+
     @property
     def steps(self) -> int:
         """Steps in all."""
         return self.pace.steps
+
+    @property
+    def stage_steps(self) -> list[int]:
+        """Steps of each stage, the student's last."""
+        left, found = self.steps, []
+        for number, assistant in enumerate(self.stages.assistants):
+            kept_free = len(self.stages.assistants) - number  # of the stages behind it, a step each at least
+            found.append(min(max(1, round(self.steps * assistant.share)), left - kept_free))
+            left -= found[-1]
+        return [*found, left]
+
+    @property
+    def stage_recipes(self) -> list[Recipe]:
+        """What is done to each stage's model, the student's last."""
+        return [*(assistant.student for assistant in self.stages.assistants), self.student]
+
+    def at(self, stage: int) -> Training:
+        """The training of one stage by itself: its recipe, its tokens, its schedule."""
+        if not self.stages.assistants:
+            return self
+        last = stage == len(self.stages.assistants)
+        pace = self.pace.model_copy(update={"tokens": self.stage_steps[stage] * self.pace.step_tokens})
+        changes = {"student": self.stage_recipes[stage], "pace": pace, "stages": Stages()}
+        return self.model_copy(update=changes | ({} if last else {"smaller": ""}))
+
+    @property
+    def beside(self) -> bool:
+        """Whether the teacher is in memory."""
+        return self.losses.taught or self.looks.beside
+
+    @property
+    def teachers(self) -> int:
+        """How many models beside the student are in memory at most: an assistant that teaches is a second one."""
+        chained = self.losses.taught and self.stages.assistants and self.stages.teacher == "before"
+        return int(self.beside) + bool(chained)
 
     @property
     def look_every(self) -> int:
@@ -140,7 +173,8 @@ class Training(Config):
     @property
     def label(self) -> str:
         """What is trained and how, in a few words."""
-        what = self.smaller or self.student.label
+        ways = [recipe.label for recipe in self.stage_recipes]
+        what = self.smaller or (", then ".join(ways) if self.stages.made_from == "before" else ways[-1])
         how = ", ".join(method.label for method in self.methods.values())
         return f"{what}, trained{' with ' if how else ''}{how}"
 
@@ -162,12 +196,17 @@ class Training(Config):
         Raises:
             RecipeError: with the reason of a switch or a method.
         """
-        self.student.check(facts)
+        self.losses.check(facts)
+        if self.stages.made_from == "original":
+            for recipe in self.stage_recipes:
+                recipe.check(facts)
+        else:
+            self.stage_recipes[0].check(facts)  # the others are done to a model that is not there yet
         if facts.random_weights or facts.held_as:
             remedy = "Choose a model with weights in floats."
             raise RecipeError("model", facts.name, "a model that can be trained", remedy)
-        for switch in self.student.pipeline:
-            if not _trainable(switch):
+        for switch in (switch for recipe in self.stage_recipes for switch in recipe.pipeline):
+            if not trainable(type(switch)):
                 allowed = "switches that leave weights in floats and the model as it runs"
                 remedy = "Leave it out here, and switch it on in the race afterwards."
                 raise RecipeError(f"student.switches.{switch.kind}", switch.label, allowed, remedy)
@@ -176,5 +215,6 @@ class Training(Config):
                 raise RecipeError(f"methods.{method.kind}", method.label, reason, "Leave it out.")
 
 
-def _trainable(switch: Switch) -> bool:
+def trainable(switch: type[Switch]) -> bool:
+    """Whether a model can be trained that has the switch."""
     return switch.kind in TRAINABLE or switch.group in (Group.PRUNING, Group.EXPERTS)

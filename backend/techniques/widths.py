@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from backend.modelref import bad_model
-from backend.techniques.anatomy import attentions, describe_heads, mlps, pass_one_token
+from backend.techniques.anatomy import attentions, describe_heads, encoder_layers, mlps, pass_one_token
 from backend.techniques.base import decoder_layers
 from backend.widths import Widths
 
@@ -18,6 +18,8 @@ LOADING = "loading"
 
 def uneven_widths(model: PreTrainedModel) -> Widths | None:
     """Heads, KV heads and neurons by layer where layers differ, or None; seen by one token that passes through."""
+    if encoder_layers(model) is not None:
+        return None
     passage = pass_one_token(model)
     if not passage.attention or not passage.ffn:
         return None

@@ -30,7 +30,7 @@ PLAIN = {"prompt": "Once there was a lantern in the harbor.", "variants": [{"swi
 
 def fill_form(job: Job | None) -> None:
     """Fill the form once a session: from the URL's race or preset, from the race that is followed, or ready to go."""
-    if state.SHEET in st.session_state:
+    if state.filled():
         return
     state.show(Race.read(PLAIN))
     try:

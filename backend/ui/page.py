@@ -21,6 +21,7 @@ _STYLE = """
   [class*="-verdict-of-3"] { min-height: 176px; }
   .stMarkdown, .stMetric, .stDataFrame, .stCaptionContainer { font-variant-numeric: tabular-nums; }
   [class*="-plot-"] .stCaptionContainer p { font-size: 12px; line-height: 1.4; }
+  [class*="-plot-train-"] [data-testid="stCaptionContainer"] { min-height: 42px; }
   .st-key-machine { position: fixed; top: 1.1rem; right: 1.5rem; width: auto; z-index: 999991; }
   .st-key-machine strong { margin-right: 16px; }
   @media (max-width: 640px) { .st-key-machine { position: static; } .stMainBlockContainer { padding: 3.75rem 1rem; } }

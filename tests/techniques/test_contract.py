@@ -16,8 +16,8 @@ from backend.techniques.base import Effect, Subject
 from backend.techniques.registry import all_techniques, apply_switch, read_back
 
 KINDS = sorted(all_switches())
-SMALL = {"window": 12, "model": "tiny-draft", "name": "tiny-trained"}
-SMALLER = {"merge_experts": {"count": 4}}
+SMALL = {"window": 12, "model": "tiny-draft"}
+SMALLER = {"merge_experts": {"count": 4}, "trained": {"name": "tiny-trained"}}
 CHANGES_FIRST = (Group.PRUNING, Group.EXPERTS, Group.ATTENTION)  # before weights are packed
 SLOW_OR_COVERED = {
     "compile": "compiling takes half a minute; test_compile.py does it",

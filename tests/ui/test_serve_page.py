@@ -15,9 +15,9 @@ from backend.journal import Journal
 from backend.recipe.serving import Serving
 from backend.serving.view import ServedView, ServingView
 from backend.ui.serve import exports, plots
-from backend.ui.serve.sketch import sketch
 from backend.ui.serve.words import headline
 from backend.ui.share import pack
+from backend.ui.sketch import sketch
 
 ROOT = Path(__file__).resolve().parents[2]
 Open = Callable[..., AppTest]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from backend.techniques.quantize.int4_linear import quantize_groups
-from backend.techniques.quantize.int8_linear import quantize_rows
+from backend.techniques.quantize.groups import FOUR_BITS
+from backend.techniques.rounding import by_groups, by_rows
 
 LEVELS = 127  # of torch's dynamic layers: 8 bits unsigned of which one is given up (`reduce_range`)
 GROUP = 32
-ROWS_AT_A_TIME = 1 << 22  # weights rounded at a time
 
 
 def dynamic_int8(x: Tensor) -> Tensor:
@@ -35,14 +33,7 @@ def int4_groups(weight: Tensor, group: int = GROUP) -> Tensor:
     scale s = (max - min) / 15, zero z = min + 8 s, both in bf16; code c = clamp(round((w - z) / s) + 8, 0, 15); and
     back s (c - 8) + z. See techniques/quantize/int4_linear.py.
     """
-    rows, width = weight.shape
-    padded = F.pad(weight.detach(), (0, -width % group))
-    out = torch.empty(rows, width, dtype=torch.float32, device=weight.device)
-    step = max(1, ROWS_AT_A_TIME // padded.shape[1])
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        out[part] = quantize_groups(padded[part], group).weight()[:, :width]
-    return out
+    return by_groups(group, FOUR_BITS)(weight)
 
 
 def int8_rows(weight: Tensor) -> Tensor:
@@ -50,8 +41,7 @@ def int8_rows(weight: Tensor) -> Tensor:
 
     scale s = max|w| / 127, code q = round(w / s), and back s q. See techniques/quantize/int8_linear.py.
     """
-    codes, scale = quantize_rows(weight.detach())  # (N, K) int8, (N,)
-    return codes.float().mul_(scale[:, None]).to(weight.device)
+    return by_rows(weight).to(weight.device)
 
 
 def split_rows(weight: Tensor, group: int, likely: Tensor) -> Tensor:

@@ -176,8 +176,8 @@ def _write_config(subject: Subject, folder: Path, only_here: dict[str, str] | No
     model, tokenizer = subject.model, subject.tokenizer
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
+    if (written := getattr(model, "generation_config", None)) is not None:  # an encoder has none
+        written.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     if only_here:

@@ -38,7 +38,7 @@ def write_checkpoint(
     part = folder / f"checkpoint-{state['step']}.part"
     part.mkdir()
     try:
-        save_file(_weights(model), part / MODEL)
+        save_file(weights_of(model), part / MODEL)
         save_file(_moments(model, optimizer), part / OPTIMIZER)
         (part / STATE).write_text(json.dumps(state), encoding="utf-8")
         size = sum(file.stat().st_size for file in part.iterdir())
@@ -63,7 +63,7 @@ def _flush(file: Path) -> None:
         os.fsync(opened.fileno())
 
 
-def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and kept buffer once, by its first name: tied ones share."""
     found = {name: value.detach() for name, value in model.named_parameters()}
     kept = set(model.state_dict())

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from backend.engine.quality import compare
-from backend.engine.training.text import Windows
+from backend.engine.training.encoderlook import look_encoder
+from backend.engine.training.sentences import SentenceRows
+from backend.engine.training.text import Text, Windows
 from backend.recipe.training import Looks
 from backend.storyteller.exams import accuracy
 from backend.techniques.base import Subject
@@ -22,12 +24,20 @@ ROWS = 64  # of logits compared at a time, so that a large vocabulary takes no s
 Pieces = Generator[None, None, dict[str, Any]]
 
 
-def look(student: Subject, teacher: Subject | None, windows: Windows, looks: Looks, exam: bool) -> Pieces:
+def look(student: Subject, teacher: Subject | None, text: Text, looks: Looks, exam: bool) -> Pieces:
     """Look piece by piece, so that whoever waits for the machine gets it in between.
 
     Returns:
-        loss in nats and perplexity; beside a teacher kld (nats) and top1; of a storyteller accuracy; a sample text.
+        loss in nats; beside a teacher kld (nats), top1, and accepted: the share of its guesses that the teacher would
+        keep if the student were its draft (Leviathan et al. 2023, alpha); of a storyteller accuracy; a sample text.
+        Of an encoder what `look_encoder` finds.
     """
+    if isinstance(text, SentenceRows):
+        return (yield from look_encoder(student, teacher))
+    return (yield from _look_decoder(student, teacher, text, looks, exam))
+
+
+def _look_decoder(student: Subject, teacher: Subject | None, windows: Windows, looks: Looks, exam: bool) -> Pieces:
     sums: dict[str, float] = {"loss": 0.0}
     count = min(looks.windows, windows.count)
     for number in range(count):
@@ -55,7 +65,7 @@ def _window(student: Subject, teacher: Subject | None, ids: list[int]) -> dict[s
     if teacher is None:
         return {"loss": loss}
     theirs = _logits(teacher, ids)
-    sums = {"kld": 0.0, "top1": 0.0}
+    sums, accepted = {"kld": 0.0, "top1": 0.0}, 0.0
     for start in range(0, len(next_ids), ROWS):
         rows = slice(start, start + ROWS)
         width = min(ours.shape[-1], theirs.shape[-1])
@@ -63,7 +73,8 @@ def _window(student: Subject, teacher: Subject | None, ids: list[int]) -> dict[s
         found = compare(base, ours[rows, :width], next_ids[rows])
         for name in sums:
             sums[name] += sum(found[name])
-    return {"loss": loss} | {name: value / len(next_ids) for name, value in sums.items()}
+        accepted += torch.minimum(base.exp(), torch.softmax(ours[rows, :width], dim=-1)).sum().item()
+    return {"loss": loss} | {name: value / len(next_ids) for name, value in (sums | {"accepted": accepted}).items()}
 
 
 def _logits(subject: Subject, ids: list[int]) -> Tensor:

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backend.engine.training.order import place_of
+from backend.engine.training.sentences import SentenceRows, sentences_of
 from backend.modelref import ModelRef
 from backend.recipe.base import RecipeError
+from backend.sentences import own_sentences
 from backend.storyteller.stories import END, FIRST_HELD_OUT, stories
 from backend.techniques.base import Subject
 from backend.texts import HELD_OUT_SEED, held_out_text, reference_english
 
 HELD_OUT_SHARE = 20  # of a person's own text, one document of so many
 RACED_CHARACTERS = 40_000  # at the beginning of the language reference: what races score
-LEAST_WINDOWS = 4
+LEAST_WINDOWS, LEAST_SENTENCES = 4, 16
 HUB = "hub:"
 
 
@@ -97,6 +100,11 @@ class Windows:
     seed: int
 
     @property
+    def total(self) -> int:
+        """Tokens of all."""
+        return len(self.tokens)
+
+    @property
     def count(self) -> int:
         """How many windows there are."""
         return (len(self.tokens) - 1) // self.length
@@ -104,25 +112,23 @@ class Windows:
     def batch(self, step: int, size: int) -> Tensor:
         """The windows (B, T + 1) of a step: the same for the same step, whatever happened before."""
         first = step * size
-        rows = [self._row(self._place(number)) for number in range(first, first + size)]
+        rows = [self._row(place_of(number, self.count, self.seed)) for number in range(first, first + size)]
         return torch.from_numpy(np.stack(rows)).long()
-
-    def _place(self, number: int) -> int:
-        epoch, inside = divmod(number, self.count)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count) if epoch or self.seed else None
-        return int(order[inside]) if order is not None else inside
 
     def _row(self, place: int) -> np.ndarray:
         start = place * self.length
         return self.tokens[start : start + self.length + 1]
 
 
+Text = Windows | SentenceRows
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """What one training reads: windows to learn from, windows to look at, and where they come from."""
+    """What one training reads: text to learn from, text to look at, and where they come from."""
 
-    training: Windows
-    held_out: Windows
+    training: Text
+    held_out: Text
     source: str
     dropped: int  # documents that were held out and came up again
 
@@ -135,6 +141,8 @@ def read_lesson(
     Raises:
         RecipeError: for a text with too little in it.
     """
+    if subject.facts.task == "encoder":
+        return _read_sentences(subject, documents, tokens, length, seed)
     held = {digest(document) for document in documents.held_out}
     looked = _encode(subject, documents.held_out)
     learned: list[int] = []
@@ -159,10 +167,43 @@ def read_lesson(
     )  # fmt: skip
 
 
+def _read_sentences(subject: Subject, documents: Documents, tokens: int, length: int, seed: int) -> Lesson:
+    """Sentences, each cut to `length` tokens; this project's own are held out, since encoders are measured on them."""
+    own = own_sentences().texts
+    held, seen = {digest(sentence) for sentence in own}, set[bytes]()
+    rows: list[list[int]] = []
+    dropped = 0
+    for sentence in sentences_of(documents.training):
+        mark = digest(sentence)
+        if mark in held:
+            dropped += 1
+        elif mark not in seen:
+            rows.append(_row(subject, sentence, length))
+            seen.add(mark)
+        if len(rows) * length > tokens:
+            break
+    if len(rows) < LEAST_SENTENCES:
+        value, remedy = f"{documents.source}: {len(rows)} sentences", "Give more text."
+        raise RecipeError("text", value, f"at least {LEAST_SENTENCES} sentences to learn from", remedy)
+    looked = SentenceRows([_row(subject, sentence, length) for sentence in own], 0)
+    return Lesson(SentenceRows(rows, seed), looked, f"sentences of: {documents.source}", dropped)
+
+
+def _row(subject: Subject, sentence: str, length: int) -> list[int]:
+    if subject.tokenizer is None:
+        raise _no_tokenizer(subject)
+    ids: list[int] = subject.tokenizer.encode(sentence, truncation=True, max_length=length)
+    return ids
+
+
+def _no_tokenizer(subject: Subject) -> RecipeError:
+    return RecipeError("model", subject.facts.name, "a model with a tokenizer", "Choose another model.")
+
+
 def _encode(subject: Subject, documents: list[str]) -> list[int]:
     """Token ids of documents one after the other, each as it stands."""
     if subject.tokenizer is None:
-        raise RecipeError("model", subject.facts.name, "a model with a tokenizer", "Choose another model.")
+        raise _no_tokenizer(subject)
     ids: list[int] = []
     for document in documents:
         ids += subject.tokenizer.encode(document, add_special_tokens=False)

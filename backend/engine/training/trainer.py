@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backend.engine.training.loss import loss_parts
+from backend.engine.training.objective import Objective
 from backend.engine.training.replicas import ALONE, Replicas
-from backend.engine.training.text import Windows
-from backend.recipe.training import Training
+from backend.engine.training.sentences import BLANK
+from backend.engine.training.text import Text
+from backend.recipe.training import Pace, Training
+from backend.techniques.base import tensor_bytes
 from backend.techniques.coach import Pupil, coaches_of
+from backend.trainforecast import low_precision
 
 
 class NotFinite(Exception):
@@ -48,11 +51,16 @@ def rate_at(asked: Training, step: int) -> float:
 
 
 class Trainer:
-    """A pupil, its optimizer, and the text that it learns from."""
+    """A pupil, its optimizer, and the text that it learns from.
 
-    def __init__(self, pupil: Pupil, windows: Windows, dtype: torch.dtype, replicas: Replicas = ALONE) -> None:
+    `first` is how many steps other trainers have taken of the same text: the batches behind theirs are read.
+    """
+
+    def __init__(
+        self, pupil: Pupil, windows: Text, dtype: torch.dtype, first: int = 0, replicas: Replicas = ALONE
+    ) -> None:
         self.pupil, self.windows, self.replicas = pupil, windows, replicas
-        self.done = 0  # steps
+        self.done, self.first = 0, first  # steps
         self._coaches = coaches_of(pupil.asked)
         self._low = torch.autocast(pupil.subject.device.type, dtype) if dtype != torch.float32 else nullcontext()
         model: Any = pupil.subject.model
@@ -62,7 +70,8 @@ class Trainer:
         if pupil.asked.pace.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self._zeros = _zeros(pupil)
-        self.optimizer = _optimizer(model, pupil.asked)
+        self.objective = Objective(pupil.asked.losses, pupil.subject, pupil.teacher, pupil.asked.pace.seed)
+        self.optimizer = _optimizer(self.kept, pupil.asked)
 
     @property
     def model(self) -> Any:
@@ -70,9 +79,16 @@ class Trainer:
         return self.pupil.subject.model
 
     @property
+    def kept(self) -> nn.Module:
+        """What a checkpoint holds: the student, and beside it the projection where one is trained with it."""
+        projection = self.objective.projection
+        model: nn.Module = self.model
+        return model if projection is None else nn.ModuleDict({"student": model, "projection": projection})
+
+    @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that have gradients, by name."""
-        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        return {name: value for name, value in self.kept.named_parameters() if value.requires_grad}
 
     def step(self) -> Step:
         """Learn from the next batch.
@@ -97,28 +113,27 @@ class Trainer:
         values = {name: float(value) for name, value in sums.items()}
         if not math.isfinite(values[""]) or not math.isfinite(float(norm)):
             self.optimizer.zero_grad(set_to_none=True)
-            raise NotFinite(step, values[""])
+            raise NotFinite(step + self.first, values[""])
         rate = self._move(step)
-        return Step(step, values.pop(""), values, rate, float(norm), self._told())
+        return Step(step + self.first, values.pop(""), values, rate, float(norm), self._told())
 
     def _batch(self, step: int) -> Tensor:
-        """The windows (B, T + 1) of a step, as the methods make them."""
+        """The windows (B, T + 1) of a step, as the methods make them; of an encoder sentences (B, T)."""
         pace = self.pupil.asked.pace
-        ids = self.windows.batch(step, pace.batch).to(self.pupil.subject.device)
-        torch.manual_seed(pace.seed * 1_000_003 + step)  # whatever is drawn in a step is drawn again after a kill
+        ids = self.windows.batch(step + self.first, pace.batch).to(self.pupil.subject.device)
+        # Whatever is drawn in a step is drawn again after a kill.
+        torch.manual_seed(pace.seed * 1_000_003 + step + self.first)
         for coach, method in self._coaches:
             ids = coach.batch(self.pupil, method, ids, step)
         return ids
 
     def _losses(self, ids: Tensor) -> dict[str, Tensor]:
-        inputs, labels = ids[:, :-1], ids[:, 1:]
-        teacher = None
         with self._low:
-            if self.pupil.teacher is not None:
-                with torch.no_grad():
-                    teacher = self.pupil.teacher.model(input_ids=inputs, use_cache=False).logits
-            student = self.model(input_ids=inputs, use_cache=False).logits  # (B, T, V)
-        return loss_parts(self.pupil.asked.losses, student, teacher, labels)
+            if self.pupil.subject.facts.task == "decoder":
+                return self.objective.parts(ids[:, :-1], ids[:, 1:], None)
+            real = ids != BLANK
+            filling = getattr(self.pupil.subject.tokenizer, "pad_token_id", None) or 0
+            return self.objective.parts(torch.where(real, ids, filling), None, real.long())
 
     def _weighted(self, parts: dict[str, Tensor]) -> Tensor:
         weights = self.pupil.asked.losses
@@ -143,13 +158,28 @@ class Trainer:
             name: value for coach, method in self._coaches for name, value in coach.told(self.pupil, method).items()
         }
 
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes by what they are for; gradients are those of a step, freed after it."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        return {
+            "weights_bytes": tensor_bytes(*self.model.parameters()),
+            "gradient_bytes": sum(value.numel() * value.element_size() for value in self.trained.values()),
+            "optimizer_bytes": tensor_bytes(*(value for value in moments if isinstance(value, Tensor))),
+        }
+
     def finish(self) -> None:
         """Leave a plain model behind, ready to run."""
+        self.objective.finish()
         for coach, method in self._coaches:
             coach.finish(self.pupil, method)
         if self.pupil.asked.pace.checkpointing:
             self.model.gradient_checkpointing_disable()
         self.model.eval().requires_grad_(False)
+
+
+def numbers(pace: Pace) -> torch.dtype:
+    """The arithmetic's numbers: bf16 where it is asked for, or is fast."""
+    return torch.bfloat16 if low_precision(pace, torch.cuda.is_available()) else torch.float32
 
 
 def _optimizer(model: nn.Module, asked: Training) -> torch.optim.AdamW:

@@ -67,7 +67,9 @@ class KVHeads(Switch):
     title: ClassVar[str] = "Key-value heads"
     summary: ClassVar[str] = "Query heads share keys and values: the KV cache shrinks; quality needs uptraining."
     source: ClassVar[str] = "Ainslie et al. 2023 (GQA); groups of similar heads: Chen et al. 2024"
-    hint: ClassVar[str] = "Nothing is trained afterwards. The paper trains 5% of the first training's steps again."
+    hint: ClassVar[str] = (
+        "Nothing is trained here: the page Train uptrains it. The paper takes 5% of the first training's steps."
+    )
     decoders_only: ClassVar[str] = "a decoder: shared keys and values save cache, and an encoder keeps none"
 
     count: int = Field(1, ge=1, le=1024, description="key-value heads to keep: 1 is MQA, all is MHA")

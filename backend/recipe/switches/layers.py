@@ -11,7 +11,7 @@ from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.named import read_layers, write_layers
 from backend.recipe.switch import Group, Switch
-from backend.recipe.switches.pruning import LONGEST, SEED_NOTE, ranked
+from backend.recipe.switches.pruning import LONGEST, SEED_NOTE, ranked, unlike_bert
 
 LayerRanking = Literal["cosine", "angular", "random"]
 Pattern = Literal["scattered", "block"]
@@ -29,7 +29,6 @@ class DropLayers(Switch):
     )
     source: ClassVar[str] = "Men et al. 2024 (ShortGPT), Block Influence; Gromov et al. 2024, angular distance"
     hint: ClassVar[str] = "Inspect, tab Pruning, shows which layers change least, and lets you choose them by hand."
-    decoders_only: ClassVar[str] = "a decoder; layers of an encoder are not dropped so far"
 
     count: int = Field(1, ge=1, le=1000, description="how many layers")
     ratio: float = Field(0.0, ge=0.0, lt=1.0, description="share of the layers in the place of the count; 0 is none")
@@ -80,6 +79,10 @@ class DropLayers(Switch):
         whole = f"{self.ratio:.0%} fewer layers" if self.ratio else f"{count} layer{'s' if count > 1 else ''} fewer"
         chosen = ", chosen" if named == count and not self.ratio else ranked(self.by, "cosine")
         return whole + chosen + (", one block" if self.pattern == "block" and (count > 1 or self.ratio) else "")
+
+    @classmethod
+    def foreign(cls, facts: ModelFacts) -> str | None:
+        return unlike_bert(facts)
 
     def refuse(self, facts: ModelFacts) -> str | None:
         for layer in (*self.removed, *self.kept):

@@ -13,7 +13,7 @@ from backend.recipe.switch import Group, Switch
 
 BLOCKS = (32, 16, 8, 4, 2, 1)  # packed kernels want whole blocks of 32
 TOLERANCE = 0.01  # of the ratio that was asked for
-BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose heads and neurons can be cut
+BERT_LIKE = ("bert", "camembert", "electra", "roberta", "xlm-roberta")  # encoders whose parts can be cut
 LONGEST = 2000  # characters of a list of heads or layers
 
 Scope = Literal["layer", "global"]
@@ -28,7 +28,7 @@ SEED_NOTE = "of a random choice"
 EXPERTS_INSTEAD = "a dense feed-forward part: this model has experts; remove whole ones"
 
 
-def _unlike_bert(facts: ModelFacts) -> str | None:
+def unlike_bert(facts: ModelFacts) -> str | None:
     """The reason why an encoder's parts are not known well enough to be cut, or None."""
     if facts.task == "decoder" or facts.architecture in BERT_LIKE:
         return None
@@ -119,7 +119,7 @@ class PruneHeads(Switch):
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
-        return _unlike_bert(facts)
+        return unlike_bert(facts)
 
     def refuse(self, facts: ModelFacts) -> str | None:
         # Heads go with their KV group where there are several; inside one group single query heads can go.
@@ -192,7 +192,7 @@ class PruneNeurons(Switch):
 
     @classmethod
     def foreign(cls, facts: ModelFacts) -> str | None:
-        return _unlike_bert(facts)
+        return unlike_bert(facts)
 
     def refuse(self, facts: ModelFacts) -> str | None:
         if facts.experts > 1:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from backend.recipe.base import RecipeError
 from backend.recipe.switches.layers import DropLayers, blocks
-from backend.techniques.anatomy import pass_one_token, stack, text_config
+from backend.techniques.anatomy import encoder_layers, pass_one_token, stack, text_config
 from backend.techniques.base import Effect, Subject
 from backend.techniques.prune.activity import CALIBRATION_TOKENS, run
 from backend.techniques.prune.importance import no_text
@@ -34,7 +35,7 @@ class LayerDropping:
             RecipeError: for an unknown build, layers that it has not, when no layer would be left, or when there is no
                 text to measure on.
         """
-        layers = stack(subject.model, switch.kind)
+        layers = layers_of(subject.model, switch.kind)
         if reason := switch.refuse(replace(subject.facts, layers=len(layers))):
             asked = f"{switch.remove or switch.keep}" or switch.lost_of(len(layers))
             raise RecipeError(f"switches.{switch.kind}.count", asked, reason, "Drop fewer layers, or others.")
@@ -44,9 +45,10 @@ class LayerDropping:
         subject.notes[switch.kind] = {"dropped": sorted(dropped), "chosen_by": way, "ties": ties}
 
     def read_back(self, subject: Subject, switch: DropLayers) -> Effect:
-        """Count the layers of the live stack and those that cached a passing token."""
+        """Count the layers of the live stack and those that a token passed through."""
         notes = subject.notes.get(switch.kind, {"dropped": [], "chosen_by": "nothing", "ties": "none"})
-        held, ran = len(stack(subject.model, switch.kind)), len(pass_one_token(subject.model).kv_heads)
+        held, passage = len(layers_of(subject.model, switch.kind)), pass_one_token(subject.model)
+        ran = len(passage.kv_heads or passage.attention)  # an encoder caches nothing
         before = subject.facts.layers
         gone = ", ".join(str(index) for index in notes["dropped"]) or "none"
         return Effect(
@@ -61,6 +63,16 @@ class LayerDropping:
                 "ties": notes["ties"],
             },
         )
+
+
+def layers_of(model: PreTrainedModel, kind: str) -> nn.ModuleList:
+    """The stack of a decoder, or of an encoder that is built like BERT.
+
+    Raises:
+        RecipeError: naming the switch `kind`, for any other build.
+    """
+    bert = encoder_layers(model)
+    return stack(model, kind) if bert is None else bert
 
 
 def choose(subject: Subject, layers: nn.ModuleList, switch: DropLayers) -> tuple[set[int], str, str]:

@@ -23,7 +23,7 @@ def draw_field(name: str, title: str, field: FieldInfo, fits: tuple[Any, ...] | 
         field: type, bounds, default and description.
         fits: the values that this model allows, where they are known one by one.
     """
-    default = field.get_default(call_default_factory=True)
+    default = "" if field.is_required() else field.get_default(call_default_factory=True)
     held = sheet().get(name, default)
     if fits and held not in fits:
         put(name, fits[0])
@@ -54,6 +54,9 @@ def _number(title: str, kind: type, key: str, note: str | None, field: FieldInfo
     wide = low is not None and high is not None and high - low > 2
     step = 1 if kind is int else 0.1 if wide else 0.01
     held = st.session_state[key]
+    if kind is float and 0 < field.default < step:
+        most = None if high is None else float(high)
+        return st.number_input(title, 0.0, most, key=key, step=field.default / 10, format="%g", help=note)
     short = low is not None and high is not None and (high - low) / step <= max(LONGEST_SLIDER, 200 * (kind is float))
     if short and low < high and low <= held <= high:  # type: ignore[operator]
         return st.slider(title, kind(low), kind(high), key=key, step=step, help=note)

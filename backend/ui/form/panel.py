@@ -32,10 +32,17 @@ def draw_panel(facts: ModelFacts | None, effect: Predict, held: Predict) -> None
         held: what a lane with the recipe holds, in words.
     """
     lane = _lane_bar()
+    _draw_held(_chosen(lane), held)
+    draw_groups(lane, list(all_switches().values()), facts, effect)
+
+
+def draw_groups(lane: str, offered: list[type[Switch]], facts: ModelFacts | None, effect: Predict) -> None:
+    """The switches of one lane that are offered, group by group."""
     chosen = _chosen(lane)
-    _draw_held(chosen, held)
     for group in Group:
-        kinds = [cls for cls in all_switches().values() if cls.group == group]
+        kinds = [cls for cls in offered if cls.group == group]
+        if not kinds:
+            continue
         changed = any(switch.group == group for switch in chosen)
         st.markdown(f"**{group.title()}**{'  :blue-badge[changed]' if changed else ''}")
         if group in ONE_OF:

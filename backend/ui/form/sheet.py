@@ -47,9 +47,9 @@ def recipe_values(lane: str, recipe: Recipe) -> Values:
 
 def race_data(values: Values) -> dict[str, Any]:
     """The race that the sheet asks for, as plain data that is not yet validated."""
-    data = _given(values, "", {name: Race.model_fields[name] for name in PLAIN})
+    data = given(values, "", {name: Race.model_fields[name] for name in PLAIN})
     for part, cls in PARTS.items():
-        data[part] = _given(values, f"{part}.", cls.model_fields)
+        data[part] = given(values, f"{part}.", cls.model_fields)
     lanes = [recipe_data(values, lane) for lane in values["lanes"]]
     return data | {"baseline": lanes[0], "variants": lanes[1:]}
 
@@ -69,10 +69,10 @@ def is_on(values: Values, lane: str, cls: type[Switch]) -> bool:
 
 def fields_of(values: Values, lane: str, kind: str) -> dict[str, Any]:
     """What the sheet holds for the fields of a switch; fields nobody touched are left to their defaults."""
-    return _given(values, f"{lane}.{kind}.", all_switches()[kind].model_fields)
+    return given(values, f"{lane}.{kind}.", all_switches()[kind].model_fields)
 
 
-def _given(values: Values, prefix: str, fields: dict[str, FieldInfo]) -> dict[str, Any]:
+def given(values: Values, prefix: str, fields: dict[str, FieldInfo]) -> dict[str, Any]:
     """Fields by name; an empty text where nothing need be given is nothing, since a widget cannot hold None."""
     held = {name: values[prefix + name] for name in fields if prefix + name in values}
     return {name: value for name, value in held.items() if value != "" or fields[name].default is not None}

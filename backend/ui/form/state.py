@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import streamlit as st
@@ -10,12 +13,28 @@ from backend.recipe.race import Race
 from backend.ui.form.sheet import Values, values_of
 
 SHEET = "sheet"
-WIDGET = "form:"
+WIDGET = "form"
+_FORM: ContextVar[str] = ContextVar("form", default="")  # whose sheet is meant: '' is the Bench's
+
+
+@contextmanager
+def form_of(page: str) -> Iterator[None]:
+    """What is drawn or read inside belongs to the form of another page than the Bench."""
+    token = _FORM.set(f"-{page}")
+    try:
+        yield
+    finally:
+        _FORM.reset(token)
+
+
+def filled() -> bool:
+    """Whether the form holds anything yet."""
+    return SHEET + _FORM.get() in st.session_state
 
 
 def sheet() -> Values:
     """The values as they stand."""
-    values: Values = st.session_state[SHEET]
+    values: Values = st.session_state[SHEET + _FORM.get()]
     return values
 
 
@@ -23,16 +42,21 @@ def current() -> Values:
     """The values after what the person did last: widgets tell it to the session before the page is drawn."""
     values = sheet()
     for key, value in st.session_state.items():
-        if isinstance(key, str) and key.startswith(WIDGET):
-            values[key.removeprefix(WIDGET)] = value
+        if isinstance(key, str) and key.startswith(_widget("")):
+            values[key.removeprefix(_widget(""))] = value
     return values
 
 
 def replace(values: Values) -> None:
     """Show other values: widgets take them over when they are drawn next."""
-    st.session_state[SHEET] = values
-    for key in [key for key in st.session_state if isinstance(key, str) and key.startswith(WIDGET)]:
+    st.session_state[SHEET + _FORM.get()] = values
+    for key in [key for key in st.session_state if isinstance(key, str) and key.startswith(_widget(""))]:
         del st.session_state[key]
+
+
+def _widget(name: str) -> str:
+    """The key of the widget that shows a value."""
+    return f"{WIDGET}{_FORM.get()}:{name}"
 
 
 def show(race: Race) -> None:
@@ -45,7 +69,7 @@ def seed(name: str, value: Any, hold: bool = False) -> str:
 
     With `hold` it is filled every time: a menu whose options change would forget its choice otherwise.
     """
-    key = WIDGET + name
+    key = _widget(name)
     if key not in st.session_state:
         st.session_state[key] = sheet().setdefault(name, value)
     elif hold:
@@ -56,7 +80,7 @@ def seed(name: str, value: Any, hold: bool = False) -> str:
 def put(name: str, value: Any) -> None:
     """Set one value from outside of its widget, before it is drawn."""
     sheet()[name] = value
-    st.session_state[WIDGET + name] = value
+    st.session_state[_widget(name)] = value
 
 
 def keep(name: str, value: Any) -> Any:

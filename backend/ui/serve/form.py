@@ -93,7 +93,7 @@ def _draw_presets() -> None:
 def _choose(key: str) -> None:
     if name := st.session_state[key]:
         show(address.presets()[name].serving, name)
-        st.query_params.from_dict({address.PRESET: name})
+        st.query_params.from_dict({address.ADDRESS.preset: name})
 
 
 def _load(held: Load) -> dict[str, Any]:

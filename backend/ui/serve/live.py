@@ -13,7 +13,7 @@ from backend.ui.figures import seconds
 from backend.ui.inspect.frame import draw_chart
 from backend.ui.inspect.plot import Chart
 from backend.ui.serve import exports, plots, words
-from backend.ui.serve.sketch import draw_sketch
+from backend.ui.sketch import draw_sketch
 from backend.ui.text import plain
 
 STATES = {

@@ -13,6 +13,7 @@ from backend.ui.cards import error_card
 from backend.ui.inspect.running import draw_cancellable
 from backend.ui.models import facts_line, facts_of
 from backend.ui.serve import address, form
+from backend.ui.serve.address import ADDRESS
 from backend.ui.serve.live import draw_served
 from backend.ui.text import plain
 
@@ -25,14 +26,14 @@ NOTHING = (
 
 def draw_page() -> None:
     """Form, buttons and result."""
-    job = address.followed()
+    job = ADDRESS.followed()
     if "serve-seed" not in st.session_state:
         form.show(*address.begin_with(job))
     serving, card = form.draw_form()
     if serving is not None:
         card = _draw_model(serving)
     _draw_buttons(job, serving, serving is None or card is not None)
-    for one in (card, st.session_state.pop("serve-card", None)):
+    for one in (card, ADDRESS.complaint()):
         if one:
             error_card(one, "This cannot be served as it stands")
     if job is None:
@@ -62,18 +63,14 @@ def _draw_buttons(job: Job | None, serving: Serving | None, blocked: bool) -> No
             "Earlier servings", list(known), index=index, format_func=lambda one: known[one], key=key,
             on_change=_open, args=(key,), placeholder="Open one that was served before", label_visibility="collapsed",
         )  # fmt: skip
-    if packed := st.session_state.pop("serve-shared", None):
-        base = (st.context.url or "").split("?")[0]
-        st.caption("This link holds the whole setting. It stands in the address bar too.")
-        st.code(f"{base}?{address.SETTING}={packed}", language=None, wrap_lines=True)
+    ADDRESS.draw_link()
 
 
 def _open(key: str) -> None:
     """Show an earlier serving, and its setting in the form."""
     if (number := st.session_state[key]) and (job := desk.journal().job(number)):
         form.show(Serving.read(job.spec), None)
-        st.query_params.clear()
-        address.follow(number)
+        ADDRESS.open(number)
 
 
 def _draw_model(serving: Serving) -> dict[str, str] | None:

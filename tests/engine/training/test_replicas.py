@@ -31,7 +31,7 @@ def order(calls: int = 1, rate: float = 0.001) -> Training:
 def trainer_of(asked: Training, replicas: Replicas) -> Trainer:
     tokens = np.random.default_rng(3).integers(0, 64, 4000).astype(np.int32)
     pupil = Pupil(make_subject(seed=2, num_hidden_layers=1), make_subject(), asked)
-    return Trainer(pupil, Windows(tokens, asked.pace.length, 1), torch.float32, replicas)
+    return Trainer(pupil, Windows(tokens, asked.pace.length, 1), torch.float32, replicas=replicas)
 
 
 def taken(replicas: Replicas, asked: Training, steps: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any]]:

@@ -14,6 +14,7 @@ from torch import nn
 from backend.engine.training.loss import soft_loss
 from backend.engine.training.text import Windows
 from backend.engine.training.trainer import NotFinite, Trainer, rate_at
+from backend.recipe.losses import Losses
 from backend.recipe.training import Training
 from backend.techniques.base import Subject
 from backend.techniques.coach import Pupil
@@ -45,8 +46,8 @@ def test_the_soft_loss_by_hand() -> None:
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2.0, 0.0]])
     share = float(torch.sigmoid(torch.tensor(1.0)))  # at temperature 2
     by_hand = 4 * (share * np.log(share / 0.5) + (1 - share) * np.log((1 - share) / 0.5))
-    assert soft_loss(student, teacher, 2.0).item() == pytest.approx(by_hand, rel=1e-5)
-    assert soft_loss(teacher, teacher, 3.0).item() == pytest.approx(0.0, abs=1e-7)
+    assert soft_loss(student, teacher, Losses(temperature=2.0)).item() == pytest.approx(by_hand, rel=1e-5)
+    assert soft_loss(teacher, teacher, Losses(temperature=3.0)).item() == pytest.approx(0.0, abs=1e-7)
 
 
 def test_several_calls_of_a_step_are_one_call(subject_of: Callable[..., Subject]) -> None:

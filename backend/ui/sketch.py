@@ -16,7 +16,7 @@ import streamlit as st
 from backend.ui.inspect.plot import Chart, ink
 from backend.ui.text import plain
 
-LEFT, RIGHT, TOP, BOTTOM = 44, 56, 8, 34  # pixels around what is drawn
+LEFT, RIGHT, TOP, BOTTOM = 56, 60, 8, 34  # pixels around what is drawn
 GRID = "rgba(140,150,165,0.28)"
 THICK = 0.85  # of a slot's row
 WIDE, HIGH = 0.5, 1.2  # percent of the area: how thick a line is
@@ -32,7 +32,7 @@ def draw_sketch(chart: Chart, key: str, dark: bool) -> None:
 
 
 def sketch(figure: go.Figure, dark: bool) -> str:
-    """Horizontal bars, or lines of steps, with their axes; for screen readers the words below it say the same."""
+    """Horizontal bars, or lines, with their axes; for screen readers the words below it say the same."""
     place = Place(figure)
     made = [*_ticks(figure, place), *_titles(figure), *_bars(figure, place, dark), *_lines(figure, place)]
     area = f"position:absolute;left:{LEFT}px;right:{RIGHT}px;top:{TOP}px;bottom:{BOTTOM}px"
@@ -75,7 +75,7 @@ def _ticks(figure: go.Figure, place: Place) -> Iterator[str]:
     for value in _steps(place.end, 6):
         left = f"left:{place.x(value):.2f}%"
         yield _span(f"{left};top:0;bottom:0;border-left:1px solid {GRID}")
-        yield _span(f"{left};top:calc(100% + 4px);transform:translateX(-50%)", f"{value:g}")
+        yield _span(f"{left};top:calc(100% + 4px);transform:translateX(-50%)", _tick(value))
     rows = figure.layout.yaxis.showgrid is False  # slots: a name for each where they are few
     dense = rows and not figure.layout.yaxis.dtick
     values = [float(n) for n in range(1, int(place.low) + 1)] if rows else _steps(place.high, 4)
@@ -83,7 +83,15 @@ def _ticks(figure: go.Figure, place: Place) -> Iterator[str]:
         bottom = f"bottom:{place.y(value):.2f}%"
         if not rows:
             yield _span(f"{bottom};left:0;right:0;border-top:1px solid {GRID}")
-        yield _span(f"{bottom};right:calc(100% + 4px);transform:translateY(50%)", f"{value:,g}")
+        yield _span(f"{bottom};right:calc(100% + 4px);transform:translateY(50%)", _tick(value))
+
+
+def _tick(value: float) -> str:
+    """As plotly writes it: 300k, 0.0005."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (limit if unit != 'k' else 1e3):g}{unit}"
+    return f"{value:,g}"
 
 
 def _titles(figure: go.Figure) -> Iterator[str]:
@@ -110,19 +118,22 @@ def _bars(figure: go.Figure, place: Place, dark: bool) -> Iterator[str]:
 def _lines(figure: go.Figure, place: Place) -> Iterator[str]:
     for trace in figure.data:
         if trace.type == "scatter" and len(trace.x):
-            yield _span(_line(trace, place), kind="line")
+            yield _span(_line(trace, place, HIGH), kind="line")
+            if trace.line.shape != "hv":  # what falls is as thick as what rises
+                yield _span(_line(trace, place, -HIGH), kind="line")
     for one in figure.layout.annotations:
         where = f"left:{place.x(one.x):.2f}%;bottom:{place.y(one.y):.2f}%;transform:translate(4px,50%)"
         yield _span(f"{where};color:{one.font.color}", one.text)
 
 
-def _line(trace: Any, place: Place) -> str:
-    """Steps as an area cut out of its colour, there and back beside itself: Streamlit lets no SVG through."""
+def _line(trace: Any, place: Place, high: float) -> str:
+    """A line as an area cut out of its colour, there and back beside itself: Streamlit lets no SVG through."""
     steps: list[tuple[float, float]] = []
+    stairs = trace.line.shape == "hv"  # asked once: plotly takes its time to answer
     for x, y in zip(trace.x, trace.y, strict=True):
         across, down = place.x(x), 100 - place.y(y)
-        steps += [(across, steps[-1][1])] if steps else []
+        steps += [(across, steps[-1][1])] if steps and stairs else []
         steps.append((across, down))
-    edge = steps + [(across + WIDE, down + HIGH) for across, down in reversed(steps)]
+    edge = steps + [(across + WIDE, down + high) for across, down in reversed(steps)]
     shape = ",".join(f"{across:.2f}% {down:.2f}%" for across, down in edge)
     return f"inset:-1px;background:{trace.line.color};clip-path:polygon({shape})"
