@@ -56,7 +56,7 @@ class GroupLane(TrainLane):
             remedy = "Put HEADWAY_HOME on a disk that all machines see."
             raise RecipeError("name", value, "the same checkpoint in every process", remedy)
         self._together = True
-        tensors = [*self.trainer.model.parameters(), *self.trainer.model.buffers()]
+        tensors = [*self.trainer.kept.parameters(), *self.trainer.kept.buffers()]
         self.replicas.share([value for value in tensors if value.is_floating_point()])
         return head | {"processes": self.replicas.count}
 

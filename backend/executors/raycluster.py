@@ -11,6 +11,7 @@ from backend.engine import quiet  # noqa: F401  before torch
 import importlib
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from backend.recipe.training import LaneTask, Training
 from backend.traingroup import GroupLane, follow
 
 PIP = "pip install ray==2.60.0"
+KNOCK_S = 5.0
 START_S = 300.0  # for Ray to start the processes
 END_S = 60.0  # for them to end by themselves
 
@@ -40,17 +42,26 @@ class RayExecutor:
         """Connect to the cluster at RAY_ADDRESS, or start one on this machine.
 
         Raises:
-            RecipeError: for no Ray here, fewer CPUs or GPUs than processes, or a batch that they cannot share.
+            RecipeError: for no Ray or no cluster, fewer CPUs or GPUs than processes, or a batch that they cannot share.
         """
         if workers < 1:
             raise RecipeError("--ray", workers, "a number of processes, 1 or more", "Give another number.")
         Replicas(0, workers).part(asked)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody else
         self._ray = part_of_ray("ray")
-        self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        self._connect()
         self._workers = workers
         self._gpus = self._kind(asked) == "GPU"
         self._lane: RayLane | None = None
+
+    def _connect(self) -> None:
+        try:
+            _knock(os.environ.get("RAY_ADDRESS", ""))
+            self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # Ray raises a bare one where it waited in vain
+            where = os.environ.get("RAY_ADDRESS", "on this machine")
+            remedy = f"Correct RAY_ADDRESS, or try again when the machine is idle. Ray says: {str(error)[:200]}"
+            raise RecipeError("--ray", f"no cluster {where}", "a Ray cluster that answers", remedy) from error
 
     def _kind(self, asked: Training) -> str:
         """What each process gets one of, CPU or GPU."""
@@ -132,8 +143,8 @@ class RayLane(LocalLane):
 
     def _death(self, oom_before: int) -> LaneDied:
         self._fitting.join(END_S)
-        detail = str(self._error or "It said nothing.").strip()
-        return LaneDied("a process on the Ray cluster ended", detail[-500:], "Start it again.")
+        detail = " ".join(str(self._error or "Ray gave no reason.").split())[:300]
+        return LaneDied("a process on the Ray cluster ended", detail, "Start it again.")
 
     def stop(self) -> None:
         """Let go of the first process, which lets go of the others; give Ray a while to see it."""
@@ -158,6 +169,17 @@ def _process(config: dict[str, Any]) -> None:
                 answer_verbs(connection, lambda: lane)
         finally:
             lane.leave()
+
+
+def _knock(address: str) -> None:
+    """See in seconds whether anybody listens at host:port: Ray itself would try for minutes.
+
+    Raises:
+        OSError: when nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), KNOCK_S).close()
 
 
 def part_of_ray(module: str) -> Any:
