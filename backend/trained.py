@@ -6,6 +6,7 @@ Events of a training (kind, lane, data):
     phase              student  name, done, total, eta_s|None, text
     begun              student  step, steps, step_tokens, parameters, trained_parameters, teacher_parameters|None,
                                 source, training_tokens, held_out_tokens, held_out_again, dtype, threads,
+                                layers: [those of the teacher that were kept, or nothing where none can be named],
                                 stage, stage_step (steps taken of it), stage_steps: [steps], stage_labels: [label]
     staged             student  as begun: the next stage of a progressive distillation
     stepped            student  number, loss, parts: {loss: nats}, rate, norm, told: {name: value}, seconds, stage,

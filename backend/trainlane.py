@@ -19,6 +19,7 @@ from backend.engine.memory import MemoryMeter, give_back, module_parameters
 from backend.engine.saved.write import full_disk_said, write_saved_model
 from backend.engine.training.checkpoint import read_checkpoint
 from backend.engine.training.keeper import Keeper, Told
+from backend.engine.training.layermap import ORIGIN
 from backend.engine.training.look import look
 from backend.engine.training.pair import Pairs, check_stages
 from backend.engine.training.replicas import ALONE, Replicas
@@ -117,6 +118,7 @@ class TrainLane:
             "stage_steps": self.asked.stage_steps,
             "stage_labels": [recipe.label for recipe in self.asked.stage_recipes],
             "step_tokens": self.asked.pace.step_tokens,
+            "layers": self._pair.student.notes.get(ORIGIN, []),
             "parameters": self._parameters,
             "trained_parameters": trained,
             "teacher_parameters": module_parameters(teacher.model) if teacher else None,

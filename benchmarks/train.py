@@ -18,6 +18,7 @@ from backend.checks.docs import filled
 from backend.hardware import hardware
 from backend.trained import STUDENT
 from benchmarks._bench import Bench
+from benchmarks._drafts import drafting
 from benchmarks._lessons import LOOKS, School, Taught, mean
 from benchmarks._turns import Interrupted, throughput
 
@@ -212,6 +213,7 @@ SECTIONS: dict[str, Callable[[Bench, School, range], str]] = {
     "quantization": quantization,
     "progression": progression,
     "healing": healing,
+    "drafting": drafting,
     "interruptions": interruptions,
 }
 

@@ -19,7 +19,7 @@ from backend.trained import TrainedLane, TrainingView
 from backend.ui.share import pack
 from backend.ui.sketch import sketch
 from backend.ui.train import curves, exports, words
-from backend.ui.train.racing import race_data
+from backend.ui.train.racing import draft_race_data, race_data
 from backend.ui.train.sheet import training_data, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def a_training(journal: Journal, until: str = "finished", **changes: Any) -> int
     begun = {
         "step": 0, "steps": STEPS, "step_tokens": STEP_TOKENS, "parameters": 12_900_000, "dtype": "float32",
         "trained_parameters": 12_900_000, "teacher_parameters": 25_500_000, "source": "stories", "threads": 1,
-        "training_tokens": 9000, "held_out_tokens": 700, "held_out_again": 2,
+        "training_tokens": 9000, "held_out_tokens": 700, "held_out_again": 2, "layers": [0, 1, 3, 7],
     }  # fmt: skip
     journal.append(job, [("opened", None, {"lanes": {"student": spec.label}}), ("begun", "student", begun)])
     journal.append(job, [("looked", "student", a_look("teacher", 0, 0.5, accuracy=0.9))])
@@ -84,7 +84,7 @@ def a_step(number: int) -> dict[str, Any]:
 
 def a_look(who: str, step: int, loss: float, **more: float) -> dict[str, Any]:
     found = {"who": who, "step": step, "loss": loss, "tokens": 512, "sample": MARKUP} | more
-    return found | ({"top1": 0.5, "accuracy": 0.25 * (1 + step / STEPS)} if who == "student" else {})
+    return found | ({"top1": 0.5, "accepted": 0.4, "accuracy": 0.25 * (1 + step / STEPS)} if who == "student" else {})
 
 
 def view_of(journal: Journal, job: int) -> TrainingView:
@@ -340,6 +340,28 @@ def test_race_it_opens_the_bench(open_train: Open, journal: Journal) -> None:
     button(app, "Race it").click().run()
     assert not app.exception
     assert app.session_state["sheet"]["B.trained.name"] == "half"
+
+
+def test_a_draft_is_raced_with_its_teacher_before_and_after_training() -> None:
+    cut = Race.read(draft_race_data(asked(), [0, 1, 3, 7]))
+    own, trained = (recipe.switches for _, recipe in cut.lanes[1:])
+    assert own["self_draft"].model_dump()["layers"] == "0-1 3 7"
+    assert own["self_draft"].model_dump()["cache"] == "own"
+    assert trained["draft_model"].model_dump()["model"] == "half"
+    smaller = Race.read(draft_race_data(asked(student={}, smaller="other"), []))
+    assert [recipe.switches["draft_model"].model_dump()["model"] for _, recipe in smaller.lanes[1:]] == [
+        "other",
+        "half",
+    ]
+    narrow = {"switches": {"prune_neurons": {"ratio": 0.5}}}  # no switch makes a draft of it untrained
+    assert len(Race.read(draft_race_data(asked(student=narrow), [0, 1])).lanes) == 2
+
+
+def test_race_it_as_a_draft_opens_the_bench(open_train: Open, journal: Journal) -> None:
+    app = open_train(train=str(a_training(journal)))
+    button(app, "Race it as a draft").click().run()
+    assert not app.exception
+    assert app.session_state["sheet"]["B.draft_model.model"] == "half"
 
 
 def test_files_hold_raw_values(journal: Journal) -> None:

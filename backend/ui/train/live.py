@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from backend.journal import Job
@@ -63,16 +65,25 @@ def _draw_end(job: Job, view: TrainingView, lane: TrainedLane, asked: Training) 
             st.markdown("  \n".join(plain(line) for line in words.details(lane, asked)))
             st.caption("One run with one seed: train again with another to see how far it spreads.")
         if lane.saved:
-            note = "Opens the Bench with the teacher, the student before it was trained, and the trained one."
-            if st.button("Race it", type="primary", key="train-race", help=note):
-                _race(asked)
+            _draw_races(lane, asked)
         elif job.state != "finished":
             _draw_resume(job, asked)
 
 
-def _race(asked: Training) -> None:
+def _draw_races(lane: TrainedLane, asked: Training) -> None:
+    """What came out against its teacher, and where it can guess for its teacher as its draft."""
+    with st.container(horizontal=True):
+        note = "Opens the Bench with the teacher, the student before it was trained, and the trained one."
+        if st.button("Race it", type="primary", key="train-race", help=note):
+            _race(racing.race_data(asked))
+        note = "Opens the Bench with the teacher alone, guessing by the untrained student, and by the trained one."
+        if racing.can_draft(lane) and st.button("Race it as a draft", key="train-draft", help=note):
+            _race(racing.draft_race_data(asked, lane.begun.get("layers", [])))
+
+
+def _race(data: dict[str, Any]) -> None:
     try:
-        open_bench(Race.read(racing.race_data(asked)))
+        open_bench(Race.read(data))
     except RecipeError as error:
         error_card(error.card())
 
