@@ -35,3 +35,23 @@ class Stages(Config):
             remedy = "Lower the shares of the assistants."
             raise RecipeError("stages.assistants", f"{given:.0%} of the tokens", "at most 99% in all", remedy)
         return self
+
+
+def between(student: Recipe, count: int) -> tuple[Assistant, ...]:
+    """So many assistants on the way to a student made from the original, each with an equal part more of its cuts.
+
+    All have equal shares of the tokens, the student too. Steps that would be alike are one.
+
+    Raises:
+        RecipeError: for a student of which nothing can be taken away in parts.
+    """
+    ways: list[Recipe] = []
+    for step in range(1, count + 1):
+        eased = {kind: switch.eased(step / (count + 1)) for kind, switch in student.switches.items()}
+        if not any(eased.values()):
+            value, remedy = f"{count} on the way to {student.label}", "Switch one of these on, by its ratio or count."
+            raise RecipeError("stages.assistants", value, "a student with fewer layers, heads or neurons", remedy)
+        way = Recipe(switches={kind: eased[kind] or switch for kind, switch in student.switches.items()})
+        if way not in (*ways, student):
+            ways.append(way)
+    return tuple(Assistant(student=way, share=1 / (len(ways) + 1)) for way in ways)

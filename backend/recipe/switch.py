@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from backend.recipe.base import Config
 from backend.recipe.facts import ModelFacts
@@ -82,6 +82,10 @@ class Switch(Config):
     def makes_real(self, other: Switch) -> bool:
         """Whether, beside it, another switch that otherwise changes quality only can change speed and memory."""
         return False
+
+    def eased(self, share: float) -> Self | None:
+        """The same with about this share of what it takes away; None where it takes away all or nothing."""
+        return None
 
     @property
     def shape_dependent(self) -> bool:

@@ -357,6 +357,16 @@ def test_a_draft_is_raced_with_its_teacher_before_and_after_training() -> None:
     assert len(Race.read(draft_race_data(asked(student=narrow), [0, 1])).lanes) == 2
 
 
+def test_assistants_are_put_on_the_way_to_the_student(open_train: Open) -> None:
+    app = open_train()
+    widget = next(one for one in app.number_input if one.label == "assistants on the way")
+    app = widget.set_value(1).run()
+    assert not app.exception
+    (assistant,) = app.session_state["sheet-train"]["stages.assistants"]
+    assert assistant["student"]["switches"]["drop_layers"]["remove"] == "6-7"
+    assert "2 layers fewer" in shown(app)
+
+
 def test_race_it_as_a_draft_opens_the_bench(open_train: Open, journal: Journal) -> None:
     app = open_train(train=str(a_training(journal)))
     button(app, "Race it as a draft").click().run()

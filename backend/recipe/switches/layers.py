@@ -73,6 +73,11 @@ class DropLayers(Switch):
         wanted = max(1, round(self.ratio * layers)) if self.ratio else self.count
         return max(wanted, len(self.removed))
 
+    def eased(self, share: float) -> Self:
+        named = self.removed[-max(1, round(share * len(self.removed))) :] if self.removed else ()
+        fewer = {"count": max(1, round(share * self.count)), "ratio": share * self.ratio}
+        return self.model_copy(update=fewer | {"remove": write_layers(named)})
+
     @property
     def label(self) -> str:
         named, count = len(self.removed), max(self.count, len(self.removed))

@@ -92,6 +92,11 @@ class PruneHeads(Switch):
         """The heads that stay."""
         return read_heads(self.keep, "keep")
 
+    def eased(self, share: float) -> Self | None:
+        if self.remove:
+            return None
+        return self.model_copy(update={"ratio": share * self.ratio, "count": eased(self.count, share)})
+
     @property
     def label(self) -> str:
         named = sum(map(len, self.removed.values()))
@@ -151,6 +156,11 @@ class PruneHeads(Switch):
         return allowed and f"{allowed}, since the others are kept"
 
 
+def eased(count: int, share: float) -> int:
+    """A share of a count, where there is one: 0 means that the ratio counts."""
+    return max(1, round(share * count)) if count else 0
+
+
 def ranked(by: str, usual: str, scope: str = "layer") -> str:
     """What a label says of a ranking that is not the usual one."""
     words = [f"by {by}"] if by != usual else []
@@ -176,6 +186,9 @@ class PruneNeurons(Switch):
     )
     scope: Scope = Field("layer", description=SCOPE_NOTE)
     seed: int = Field(0, ge=0, le=2**31 - 1, description=SEED_NOTE)
+
+    def eased(self, share: float) -> Self:
+        return self.model_copy(update={"ratio": share * self.ratio, "count": eased(self.count, share)})
 
     @property
     def label(self) -> str:

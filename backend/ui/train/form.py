@@ -11,13 +11,14 @@ from backend.journal import Job
 from backend.recipe.base import RecipeError
 from backend.recipe.facts import ModelFacts
 from backend.recipe.method import Method, all_methods
+from backend.recipe.stages import Assistant, between
 from backend.recipe.switch import all_switches
 from backend.recipe.training import Training, trainable
 from backend.ui.form.fields import draw_field
 from backend.ui.form.order import draw_model
 from backend.ui.form.panel import draw_groups
 from backend.ui.form.sheet import is_on
-from backend.ui.form.state import current, filled, form_of, keep, replace, seed, sheet
+from backend.ui.form.state import current, filled, form_of, keep, put, replace, seed, sheet
 from backend.ui.models import effect_words, facts_of
 from backend.ui.text import plain
 from backend.ui.train.address import ADDRESS, begin_with, presets
@@ -25,6 +26,7 @@ from backend.ui.train.names import free
 from backend.ui.train.sheet import METHODS, PARTS, PLAIN, STUDENT, training_data, values_of
 
 FORM = "train"
+MOST = 8  # assistants that the form puts in between
 PRESET = "train-preset"
 FOLDED = ("revision", "trust_remote_code")
 SIMPLE = {"pace": ("tokens", "batch", "length", "rate")}  # what of a part stands above, not folded away
@@ -145,12 +147,38 @@ def _draw_part(part: str) -> None:
 def _draw_fields(part: str, names: tuple[str, ...]) -> None:
     for name in names:
         title, field = TITLES.get(f"{part}.{name}", name.replace("_", " ")), PARTS[part].model_fields[name]
-        if isinstance(field.default, tuple):  # several things of many fields each: no widget holds them
-            held = sheet().get(f"{part}.{name}") or ()
-            said = f"{len(held)} {title}" if held else f"No {title}"
-            st.caption(f"{said}: they are set in the recipe as JSON, below, or by a preset.")
+        if isinstance(field.default, tuple):
+            _draw_between(f"{part}.{name}")
             continue
         draw_field(f"{part}.{name}", title, field)
+
+
+def _draw_between(name: str) -> None:
+    """How many assistants, evenly on the way; others are set as JSON, or by a preset."""
+    held = [Assistant.read(one) for one in sheet().get(name) or ()]
+    note = (
+        "Each loses an equal part more of the layers, heads or neurons that the student loses, and has as many tokens."
+    )
+    key = f"train-between-{len(held)}"  # another when a preset brings others
+    st.number_input(
+        "assistants on the way", 0, max(MOST, len(held)), len(held), key=key, help=note, on_change=_put_between,
+        args=(name, key),
+    )  # fmt: skip
+    way = (
+        f"{' → '.join(one.student.label for one in held)} → student." if held else "It learns from its teacher at once."
+    )
+    st.caption(plain(f"{way} Others are set in the recipe as JSON, below, or by a preset."))
+
+
+def _put_between(name: str, key: str) -> None:
+    """Put assistants on the way to the student as it stands."""
+    with form_of(FORM):
+        try:
+            found = between(Training.read(training_data(current())).student, st.session_state[key])
+            sheet()[name] = [one.model_dump(mode="json") for one in found]
+            put("stages.made_from", "original")
+        except RecipeError as error:
+            ADDRESS.complain(error.card())
 
 
 def draw_json(asked: Training | None) -> None:
