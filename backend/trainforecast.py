@@ -16,6 +16,7 @@ from backend.recipe.training import Pace, Training
 # As measured on an x86 processor: fp32 numbers of the width of the hidden state that a layer keeps for its gradient.
 KEPT_FP32, KEPT_BF16 = 20, 11
 LOGIT_COPIES = 9  # of a call's logits in fp32: student's and teacher's, their casts, softmaxes and gradients
+MAP_COPIES = 5  # of a student's layer's attention maps in fp32, where they are compared: scores, softmaxes, logarithms
 COMPUTED_AGAIN = 3  # layers whose activations are there at once where they are computed again
 
 
@@ -62,12 +63,15 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
     again = asked.pace.checkpointing
     layers = min(left.layers, COMPUTED_AGAIN) if again else left.layers
     kept = call * (layers * layer + (4 * left.hidden * left.layers if again else 0)) + (weights // 2 if low else 0)
+    windows = asked.pace.batch // asked.pace.accumulate
+    one_map = 4 * windows * left.heads * asked.pace.length**2 if asked.losses.attention else 0
+    maps = one_map * (facts.layers + MAP_COPIES * left.layers)
     return TrainForecast(
         weights_bytes=weights,
         teacher_bytes=4 * facts.parameters * asked.teachers,
         gradient_bytes=trained,
         optimizer_bytes=2 * trained,
-        activation_bytes=kept + call * 4 * LOGIT_COPIES * left.vocab,
+        activation_bytes=kept + maps + call * 4 * LOGIT_COPIES * left.vocab,
         process_bytes=process_bytes(facts, asked.student),
         method_bytes=trained // 4 * sum(method.bytes_a_weight for method in asked.methods.values()),
     )

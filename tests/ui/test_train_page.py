@@ -20,6 +20,7 @@ from backend.ui.share import pack
 from backend.ui.sketch import sketch
 from backend.ui.train import curves, exports, words
 from backend.ui.train.racing import draft_race_data, race_data
+from backend.ui.train.several import at_once_of
 from backend.ui.train.sheet import training_data, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -365,6 +366,27 @@ def test_assistants_are_put_on_the_way_to_the_student(open_train: Open) -> None:
     (assistant,) = app.session_state["sheet-train"]["stages.assistants"]
     assert assistant["student"]["switches"]["drop_layers"]["remove"] == "6-7"
     assert "2 layers fewer" in shown(app)
+
+
+def test_in_stages_and_at_once_are_queued_together(open_train: Open, journal: Journal) -> None:
+    app = open_train(train_preset="progressive")
+    button(app, "Train it in stages and at once").click().run()
+    assert not app.exception
+    staged, direct = (Training.read(job.spec) for job in reversed(journal.jobs("train")))
+    assert len(staged.stages.assistants) == 2
+    assert direct.stages.assistants == ()
+    assert direct.student.switches["drop_layers"].model_dump()["count"] == 6
+    assert direct.pace.tokens == staged.pace.tokens
+
+
+def test_a_staged_student_is_compared_with_itself_at_once_where_a_recipe_makes_it() -> None:
+    narrow = {"switches": {"prune_neurons": {"ratio": 0.5}}}
+    stages = {"assistants": [{"student": narrow, "share": 0.5}]}
+    direct = at_once_of(asked(student=narrow, stages=stages))
+    assert direct is not None
+    assert (direct.name, direct.student.label) == ("half-at-once", "50% fewer neurons")
+    assert at_once_of(asked(student=narrow, stages=stages | {"made_from": "before"})) is None
+    assert at_once_of(asked()) is None
 
 
 def test_race_it_as_a_draft_opens_the_bench(open_train: Open, journal: Journal) -> None:

@@ -17,7 +17,8 @@ from backend.ui.train import address, form
 from backend.ui.train.address import ADDRESS
 from backend.ui.train.forecast import draw_forecast
 from backend.ui.train.live import draw_trained
-from backend.ui.train.runs import draw_runs, draw_sweep
+from backend.ui.train.runs import draw_runs
+from backend.ui.train.several import draw_several
 
 SLOW_S, FAST_S = 1.0, 0.2  # where the training computes on the CPU, a redrawing takes its milliseconds from it
 NOTHING = (
@@ -63,7 +64,7 @@ def _draw_buttons(job: Job | None, asked: Training | None, blocked: bool) -> Non
         width="stretch",
     )  # fmt: skip
     with more:
-        draw_sweep(None if blocked else asked)
+        draw_several(None if blocked else asked)
     ADDRESS.draw_link()
 
 

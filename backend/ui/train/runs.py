@@ -8,14 +8,11 @@ import streamlit as st
 
 from backend.journal import Job
 from backend.recipe.base import RecipeError
-from backend.recipe.switches.attention import KVHeads
 from backend.recipe.training import Training
 from backend.trained import STUDENT, TrainedLane, TrainingView
 from backend.ui import desk
 from backend.ui.figures import count, share, three
-from backend.ui.form.options import fitting
 from backend.ui.inspect.frame import draw_chart
-from backend.ui.models import facts_of
 from backend.ui.text import plain, short
 from backend.ui.train import curves, form, names
 from backend.ui.train.address import ADDRESS
@@ -91,37 +88,3 @@ def _open(job: Job) -> None:
     except RecipeError as error:
         ADDRESS.complain(error.card())
     ADDRESS.open(job.id)
-
-
-def sweep_of(asked: Training) -> list[Training]:
-    """One training for every number of KV heads that the model's divide into, most first; none without such a student.
-
-    >>> [one.name for one in sweep_of(Training.read({"name": "a"}))]
-    []
-    """
-    held = asked.student.switches.get(KVHeads.kind)
-    facts, _ = facts_of(asked.smaller or asked.model, asked.revision, asked.trust_remote_code)
-    if held is None or facts is None:
-        return []
-    found = []
-    for heads in reversed(fitting(KVHeads, "count", facts) or ()):
-        data = asked.model_dump(mode="json")
-        data["student"]["switches"][KVHeads.kind]["count"] = heads
-        found.append(names.free(Training.read(data | {"name": f"{asked.name[:70]}-kv{heads}"})))
-    return found
-
-
-def draw_sweep(asked: Training | None) -> None:
-    """The button that queues them all."""
-    found = sweep_of(asked) if asked else []
-    if len(found) < 2:
-        return
-    heads = ", ".join(str(getattr(one.student.switches[KVHeads.kind], "count", "")) for one in found)
-    note = "They run one after the other. Pick them in the table below to see their recovery in one plot."
-    st.button(f"Train one for each of {heads} KV heads", key="train-sweep", on_click=_queue, args=(found,), help=note)
-
-
-def _queue(found: list[Training]) -> None:
-    numbers = [ADDRESS.submit(one) for one in found]
-    if numbers[0]:
-        ADDRESS.open(numbers[0])
