@@ -90,7 +90,7 @@ class Marker:
 
     def perplexity(self) -> dict[str, Any]:
         """Read one more window of held-out text; `total` 0 where there is too little text for one."""
-        parts = list(windows(self._held_out, self._race.measure.quality_tokens))
+        parts = list(windows(self._held_out, self._race.measure.quality_tokens, self._subject.opening))
         if len(self._sums) < len(parts):
             nll, tokens = window_loss(self._subject, parts[len(self._sums)])
             self._sums.append(nll)

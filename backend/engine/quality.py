@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -111,10 +111,12 @@ def prompt_logits(subject: Subject, prompt: list[int]) -> Tensor:
 WINDOW = 256
 
 
-def windows(ids: list[int], tokens: int) -> Iterator[list[int]]:
-    """Windows of 256 tokens, one after the other, until `tokens` are covered."""
-    for start in range(0, min(tokens, len(ids)) - WINDOW + 1, WINDOW):
-        yield ids[start : start + WINDOW]
+def windows(ids: list[int], tokens: int, opening: Sequence[int] = ()) -> Iterator[list[int]]:
+    """Windows of 256 tokens, one after the other, until `tokens` are covered; each begins as texts of the model do."""
+    text = ids[len(opening) :] if ids[: len(opening)] == [*opening] else ids
+    step = WINDOW - len(opening)
+    for start in range(0, min(tokens, len(text)) - step + 1, step):
+        yield [*opening, *text[start : start + step]]
 
 
 @torch.inference_mode()

@@ -94,6 +94,14 @@ class Subject:
     run: Run | None = None  # what the engine saw of a run before it asks read_back()
     pooling: Pooling = "mean"  # of an encoder: how hidden states become a vector
 
+    @property
+    def opening(self) -> list[int]:
+        """The token that the tokenizer puts before every text by itself (Gemma, Llama): without it they are lost."""
+        if self.tokenizer is None or self.tokenizer.bos_token_id is None:
+            return []
+        first = self.tokenizer.encode("")[:1]
+        return first if first == [self.tokenizer.bos_token_id] else []
+
     def linears(self) -> dict[str, nn.Linear]:
         """Every linear layer by its dotted name, the output head last."""
         return {n: m for n, m in self.model.named_modules() if isinstance(m, nn.Linear)}

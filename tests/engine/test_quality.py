@@ -84,6 +84,13 @@ def test_windows_cover_what_was_asked_and_no_more():
     assert list(windows(list(range(100)), 600)) == []
 
 
+def test_every_window_begins_with_the_token_that_opens_texts() -> None:
+    found = list(windows(list(range(1000)), 600, [0]))
+    assert [w[:2] for w in found] == [[0, 1], [0, 256]]
+    assert {len(w) for w in found} == {256}
+    assert next(windows(list(range(5, 1000)), 300, [0]))[:2] == [0, 5]  # a text whose opening was left out
+
+
 def test_top5_and_the_worst_token_by_hand():
     base = torch.tensor([[0.4, 0.2, 0.15, 0.1, 0.08, 0.07], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]]).log()
     ours = torch.tensor([[0.07, 0.2, 0.15, 0.1, 0.08, 0.4], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]]).log()

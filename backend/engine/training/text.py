@@ -92,11 +92,15 @@ def _hub_rows(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Windows:
-    """Tokenized text, cut into windows of `length` + 1 tokens whose order the seed decides."""
+    """Tokenized text, cut into windows of `length` + 1 tokens whose order the seed decides.
+
+    A model that was trained with an opening token before every text is lost without one: it stands before each window.
+    """
 
     tokens: np.ndarray  # (N,), int32
     length: int
     seed: int
+    opening: tuple[int, ...] = ()  # one token or none
 
     @property
     def total(self) -> int:
@@ -116,7 +120,8 @@ class Windows:
 
     def _row(self, place: int) -> np.ndarray:
         start = place * self.length
-        return self.tokens[start : start + self.length + 1]
+        row = self.tokens[start : start + self.length + 1 - len(self.opening)]
+        return np.concatenate([np.array(self.opening, np.int32), row])
 
 
 Text = Windows | SentenceRows
@@ -160,9 +165,10 @@ def read_lesson(
             value = f"{documents.source}: {len(found):,} {name} tokens"
             remedy = "Give more text, or train on shorter windows."
             raise RecipeError("text", value, f"more than {least * length:,} of them for windows of {length}", remedy)
+    opening = tuple(subject.opening)
     return Lesson(
-        Windows(np.array(learned, np.int32), length, seed), Windows(np.array(looked, np.int32), length, 0),
-        documents.source, dropped,
+        Windows(np.array(learned, np.int32), length, seed, opening),
+        Windows(np.array(looked, np.int32), length, 0, opening), documents.source, dropped,
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ import torch
 
 from backend.catalog import resolve
 from backend.engine.load import load
+from backend.engine.quality import window_loss
 from backend.engine.training.layermap import ORIGIN, note_origin
-from backend.engine.training.text import Windows
+from backend.engine.training.text import Windows, read_documents, read_lesson
 from backend.engine.training.trainer import Trainer
 from backend.recipe.training import Training
 from backend.techniques.coach import Pupil
@@ -27,6 +28,18 @@ ASKED = {
     "methods": {"on_policy": {"share": 1.0, "prompt": 0.75}},
     "pace": {"tokens": 256, "batch": 1, "length": 32, "rate": 0.0001, "warmup": 0.0},
 }
+
+
+@pytest.mark.real
+def test_windows_of_gemma_begin_with_its_opening_token_without_which_it_is_lost(gemma_home: Path) -> None:
+    ref = resolve("gemma")
+    teacher = load(ref, device="cpu")
+    held = read_lesson(teacher, read_documents(ref, "", 1), 2_000, 64, 1, lambda share, text: None).held_out
+    assert isinstance(held, Windows)
+    rows = held.batch(0, 4)
+    assert set(rows[:, 0].tolist()) == {teacher.tokenizer.bos_token_id}  # type: ignore[union-attr]
+    losses = [window_loss(teacher, row) for row in rows.tolist()]
+    assert sum(total for total, _ in losses) / sum(count for _, count in losses) < 4.5  # 6.3 without
 
 
 @pytest.mark.real

@@ -37,6 +37,14 @@ def test_every_window_comes_once_before_any_comes_twice(count: int, length: int,
     assert again.tolist() == windows.batch(steps - 1, size).tolist()
 
 
+def test_windows_begin_with_the_token_that_opens_texts_and_still_hold_every_token_once() -> None:
+    windows = Windows(np.arange(1, 42, dtype=np.int32), 5, 1, (0,))
+    rows = [windows.batch(step, 1)[0].tolist() for step in range(windows.count)]
+    assert {len(row) for row in rows} == {6}
+    assert {row[0] for row in rows} == {0}
+    assert sorted(token for row in rows for token in row[1:]) == list(range(1, 41))
+
+
 def test_stories_to_learn_from_are_others_than_those_that_are_looked_at_and_raced() -> None:
     told = read_documents(ModelRef("storyteller", "shipped"), "", seed=1)
     learned = {digest(story) for story in islice(told.training, 500)}
