@@ -86,7 +86,7 @@ def uptraining(bench: Bench, school: School, seeds: range) -> str:
     share, low, high = mean(made["2 of 8 KV heads"], "accuracy")
     print(f"        accuracy that comes back with 2 of 8 KV heads: {share:.3f} ({low:.3f} to {high:.3f})")
     bench.check("share of the accuracy lost with 2 of 8 KV heads that comes back", share, at_least=0.8)
-    return table("KV heads pooled", made)
+    return table("pooled", made, each=True)
 
 
 def quantization(bench: Bench, school: School, seeds: range) -> str:
@@ -174,20 +174,21 @@ def interruptions(bench: Bench, school: School, seeds: range) -> str:
     )
 
 
-def table(cut: str, made: dict[str, list[Taught]]) -> str:
-    """One row before any training, and one a kind of training: means over seeds."""
-    rows = [HEAD, before(cut, next(iter(made.values()))[0])]
+def table(cut: str, made: dict[str, list[Taught]], each: bool = False) -> str:
+    """The teacher, the student before any training, or `each` of several, and one row a kind of training."""
+    first = next(iter(made.values()))[0]
+    teacher = f"| the whole model | | | | {first.teacher['loss']:.4f} | 0 | 1 | {shown(first.teacher)} | |"
+    rows = [HEAD, teacher, *([] if each else [before(cut, first)])]
     for kind, taught in made.items():
-        rows.append(row(kind, taught))
+        rows += [before(f"{kind}, {cut}", taught[0]), row(f"{kind}, trained", taught)] if each else [row(kind, taught)]
     return "\n".join(rows)
 
 
 def before(cut: str, taught: Taught) -> str:
-    """What the change alone cost, under the teacher's own figures."""
-    teacher, first = taught.teacher, taught.first
-    whole = f"| the whole model | | | | {teacher['loss']:.4f} | 0 | 1 | {shown(teacher)} | |"
+    """What the change alone cost."""
+    first = taught.first
     figures = f"{first['loss']:.4f} | {first['kld']:.4f} | {first['top1']:.3f} | {shown(first)}"
-    return f"{whole}\n| {cut} | | 0 | 0 | {figures} | 0% |"
+    return f"| {cut} | | 0 | 0 | {figures} | 0% |"
 
 
 def row(kind: str, taught: list[Taught]) -> str:
