@@ -15,6 +15,7 @@ from backend.engine.calibration import give_text
 from backend.engine.change import change, load_for
 from backend.engine.load import load
 from backend.engine.memory import MemoryMeter, module_parameters
+from backend.engine.saved.write import check_subject
 from backend.engine.training.checkpoint import fill, weights_of
 from backend.engine.training.layermap import ORIGIN, note_origin
 from backend.modelref import ModelRef
@@ -49,10 +50,12 @@ class Pairs:
         """The pair of a stage; the stages before it must be kept.
 
         Raises:
-            RecipeError: for a pair that cannot learn from one another.
+            RecipeError: for a pair that cannot learn from one another, or a student that could not be saved.
         """
         asked, first = self._asked, self._whole()
         student = self._untrained(stage)
+        if stage == self._last:
+            check_subject(student)  # before it is trained for nothing
         chained = stage > 0 and asked.stages.teacher == "before"
         teacher = first if not asked.losses.taught or not chained else self._trained(stage - 1)
         if teacher is not None:
