@@ -28,6 +28,7 @@ LABELS = {"logits": 0.0, "labels": 1.0}
 HEADS_AND_NEURONS = {"switches": {"prune_heads": {"ratio": 0.5}, "prune_neurons": {"ratio": 0.2}}}
 FEW = {"windows": 8, "questions": 0, "every": 1_000_000}
 KILLS = 10
+LOST = 1.005  # times the perplexity, below which there is nothing to bring back
 PRETRAINED = 4_000_000  # tokens of the storyteller
 HEAD = (
     "| training | seeds | tokens | minutes | loss | KLD | top-1 | questions right | KLD closed |\n" + "|---" * 9 + "|"
@@ -99,9 +100,10 @@ def quantization(bench: Bench, school: School, seeds: range) -> str:
         made = {kind: [school.teach(f"qat{bits}", seed, **fields) for seed in seeds]}
         share, low, high = mean(made[kind], "perplexity")
         lost = math.exp(made[kind][0].first["loss"] - made[kind][0].teacher["loss"])
+        back = f"{share:.0%} ({low:.0%} to {high:.0%}) of what is lost comes back" if lost > LOST else "nothing is lost"
         parts.append(
             f"{table(f'int{bits} after training', made)}\n\nAfter training perplexity is {lost:.3f} times the whole "
-            f"model's; {share:.0%} ({low:.0%} to {high:.0%}) of what is lost comes back."
+            f"model's; {back}."
         )
         if bits == 2:
             bench.check("share of the perplexity lost at 2 bits that comes back", share, at_least=0.5)
