@@ -12,13 +12,13 @@ from backend.recipe.lesson import all_lessons
 from backend.recipe.training import Training
 from backend.trainlane import TrainLane
 
-STEPS = 8
+STEPS, STEPS_OF_GEMMA = 8, 4
 
 
-def brief(name: str) -> Training:
+def brief(name: str, steps: int = STEPS) -> Training:
     """The preset with two short windows a step, and looks at the beginning and the end only."""
     data = all_lessons()[name].training.model_dump(mode="json")
-    data["pace"] |= {"tokens": STEPS * 64, "batch": 2, "length": 32, "accumulate": 1}
+    data["pace"] |= {"tokens": steps * 64, "batch": 2, "length": 32, "accumulate": 1}
     data["looks"] |= {"windows": 1, "questions": 0, "every": 1_000}
     return Training.read(data)
 
@@ -35,7 +35,7 @@ def test_it_is_trained_and_opened_elsewhere(name: str, home: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("name", of("gemma"))
 def test_it_is_trained_and_opened_elsewhere_on_gemma(name: str, gemma_home: Path) -> None:
-    train(brief(name))
+    train(brief(name, STEPS_OF_GEMMA))
 
 
 @pytest.mark.real
@@ -57,7 +57,8 @@ def train(asked: Training) -> None:
     saved = lane.save()
     auto = AutoModel if asked.losses.embedding else AutoModelForCausalLM
     model, missing = auto.from_pretrained(saved["folder"], output_loading_info=True)
-    assert not missing["missing_keys"]
+    unused = "pooler."  # sentence vectors are means: this part of BERT was never read, nor saved
+    assert not [key for key in missing["missing_keys"] if not key.startswith(unused)]
     with torch.inference_mode():
         found = model(input_ids=torch.tensor([[1, 2, 3]]))[0]
     assert torch.isfinite(found).all()
