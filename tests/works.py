@@ -46,9 +46,17 @@ class Works(Generic[V]):
     def lanes(self) -> list[psutil.Process]:
         """The processes that hold models: the fork server's children."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in children if p.parent() and p.parent().pid != self.process.pid]
+        return [p for p in children if parent_of(p) not in (None, self.process.pid)]
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(20)
         self.journal.close()
+
+
+def parent_of(process: psutil.Process) -> int | None:
+    """The parent's number; None for a process that has just ended."""
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return None
