@@ -177,7 +177,7 @@ def _level(name: str, value: float, end: float) -> Line:
 def _chart(title: str, unit: str, lines: list[Line], dark: bool, end: float, words: list[str], otherwise: str) -> Chart:
     """Lines from 0 to `end`, each with its name at its end."""
     drawn = figure(X, unit, dark, height=HEIGHT)
-    drawn.update_layout(margin_r=60)
+    drawn.update_layout(margin_r=72)
     drawn.update_xaxes(range=[0, end or 1])
     drawn.update_yaxes(rangemode="tozero", exponentformat="none")
     places = _apart(lines, max((max(line.y) for line in lines), default=0), end)
