@@ -34,7 +34,12 @@ def asked(**fields: Any) -> Training:
     return Training.read({"name": "weighed", "pace": pace} | fields)
 
 
-@pytest.mark.parametrize("fields", [HALF, {"pace": {"checkpointing": True}}], ids=["half", "checkpointing"])
+MAPS: dict[str, Any] = HALF | {"losses": {"logits": 1.0, "attention": 1.0}, "pace": {"tokens": 6144, "length": 256}}
+
+
+@pytest.mark.parametrize(
+    "fields", [HALF, {"pace": {"checkpointing": True}}, MAPS], ids=["half", "checkpointing", "attention maps"]
+)
 def test_a_live_training_keeps_to_its_forecast(fields: dict[str, Any], tmp_path: Path) -> None:
     order = asked(**fields)
     predicted = forecast_training(order, FACTS, FACTS).total_bytes
