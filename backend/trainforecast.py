@@ -63,8 +63,7 @@ def forecast_training(asked: Training, facts: ModelFacts, student: ModelFacts) -
     again = asked.pace.checkpointing
     layers = min(left.layers, COMPUTED_AGAIN) if again else left.layers
     kept = call * (layers * layer + (4 * left.hidden * left.layers if again else 0)) + (weights // 2 if low else 0)
-    windows = asked.pace.batch // asked.pace.accumulate
-    one_map = 4 * windows * left.heads * asked.pace.length**2 if asked.losses.attention else 0
+    one_map = 4 * call * asked.pace.length * left.heads if asked.losses.attention else 0
     maps = one_map * (facts.layers + MAP_COPIES * left.layers)
     return TrainForecast(
         weights_bytes=weights,

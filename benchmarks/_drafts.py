@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
 from backend.recipe.training import Training
@@ -59,21 +59,15 @@ def races(school: School, taught: Taught) -> list[dict[str, Lane]]:
 
 def tokens_a_round(lanes: list[Lane]) -> float:
     """Mean acceptance length, the target's own token with it."""
-    return mean(lane["speculation"]["mean_acceptance_length"] for lane in lanes)
+    return fmean(lane["speculation"]["mean_acceptance_length"] for lane in lanes)
 
 
 def row(model: str, draft: str, taught: list[Taught], looks: list[dict[str, Any]], lanes: list[Lane]) -> str:
     """How a draft guesses: means over seeds and prompts."""
-    tokens, minutes = (taught[0].tokens, mean(one.minutes for one in taught)) if draft == "trained" else (0, 0.0)
-    accepted, kept = mean(look["accepted"] for look in looks), mean(lane["speculation"]["alpha"] for lane in lanes)
-    speed = mean(lane["speed"]["ratio"] for lane in lanes)
+    tokens, minutes = (taught[0].tokens, fmean(one.minutes for one in taught)) if draft == "trained" else (0, 0.0)
+    accepted, kept = fmean(look["accepted"] for look in looks), fmean(lane["speculation"]["alpha"] for lane in lanes)
+    speed = fmean(lane["speed"]["ratio"] for lane in lanes)
     return (
         f"| {model} | {draft} | {len(taught)} | {tokens:,} | {minutes:.1f} | {accepted:.0%} | {kept:.0%} "
         f"| {tokens_a_round(lanes):.2f} | {speed:.2f} |"
     )
-
-
-def mean(values: Iterable[float]) -> float:
-    """Of numbers."""
-    all_of_them = list(values)
-    return sum(all_of_them) / len(all_of_them)

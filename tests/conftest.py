@@ -120,8 +120,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def gemma_home(gemma_folder: Path, home: Path) -> Path:
     """A state folder of the test's own in which Gemma is found under its name."""
+    return _home_with(home, gemma_folder)
+
+
+@pytest.fixture
+def minilm_home(minilm_folder: Path, home: Path) -> Path:
+    """A state folder of the test's own in which MiniLM is found under its name."""
+    return _home_with(home, minilm_folder)
+
+
+def _home_with(home: Path, model: Path) -> Path:
     (home / "models").mkdir()
-    (home / "models" / gemma_folder.name).symlink_to(gemma_folder, target_is_directory=True)
+    (home / "models" / model.name).symlink_to(model, target_is_directory=True)
     return home
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from backend.recipe.recipe import Recipe
@@ -30,7 +32,7 @@ def sweep_of(asked: Training) -> list[Training]:
     for heads in reversed(fitting(KVHeads, "count", facts) or ()):
         data = asked.model_dump(mode="json")
         data["student"]["switches"][KVHeads.kind]["count"] = heads
-        found.append(names.free(Training.read(data | {"name": f"{asked.name[:70]}-kv{heads}"})))
+        found.append(_named(data, f"kv{heads}"))
     return found
 
 
@@ -42,7 +44,12 @@ def at_once_of(asked: Training) -> Training | None:
     if student is None:
         return None
     data = asked.model_dump(mode="json") | {"stages": {}, "student": student.model_dump(mode="json")}
-    return names.free(Training.read(data | {"name": f"{asked.name[:70]}-at-once"}))
+    return _named(data, "at-once")
+
+
+def _named(data: dict[str, Any], end: str) -> Training:
+    """A training under the first one's name with an end of its own."""
+    return names.free(Training.read(data | {"name": f"{data['name'][:70]}-{end}"}))
 
 
 def _all_cuts(stages: list[Recipe]) -> Recipe | None:
